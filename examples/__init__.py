@@ -1,0 +1,1 @@
+"""Runs that show what uniformity_callbacks does on real data."""

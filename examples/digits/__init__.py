@@ -1,0 +1,1 @@
+"""Self-supervised runs on handwritten digits, written as if `uniformity_callbacks` did not exist."""

@@ -1,0 +1,98 @@
+"""Handwritten digits: 1,797 grey images of 8 x 8 pixels that ship with scikit-learn, and two views of each."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+from torch.utils.data import DataLoader, RandomSampler, TensorDataset
+
+Batch = tuple[tuple[Tensor, Tensor], Tensor]
+"""`((x0, x1), y)`: two views `(n, 1, 8, 8)` of the same n images, and their labels `(n,)`."""
+
+TEST_SIZE = 500
+SPLIT_SEED = 0  # the split is the same in every run, whatever the run's own seed
+PIXEL_MAX = 16.0
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Images `(n, 1, 8, 8)` in [0, 1] and labels `(n,)`; 1,297 to train on and 500 to test on."""
+
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+
+
+def load() -> Digits:
+    """Return the digits, split once and for all with each class in proportion."""
+    pixels, labels = load_digits(return_X_y=True)
+    images = torch.from_numpy(pixels).float().div(PIXEL_MAX).unflatten(1, (1, 8, 8))
+    targets = torch.from_numpy(labels).long()
+    train, test = train_test_split(
+        range(len(targets)), test_size=TEST_SIZE, stratify=labels, random_state=SPLIT_SEED
+    )
+    return Digits(images[train], targets[train], images[test], targets[test])
+
+
+@dataclass(frozen=True)
+class Augment:
+    """A random view of each image: turned, scaled, shifted, its contrast changed, noise added.
+
+    Every draw is uniform between minus and plus the limit, except the noise, which is normal. The limits are
+    small because a digit must stay the digit that it was: no mirror images, no 6 turned into a 9.
+    """
+
+    degrees: float = 15.0
+    scale: float = 0.15
+    shift: float = 0.125  # of half the image's width: 0.125 is half a pixel of eight
+    contrast: float = 0.3
+    noise: float = 0.05
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return one view `(n, 1, 8, 8)` of images `(n, 1, 8, 8)`; only `generator` is drawn from."""
+        n = len(images)
+
+        def draw(limit: float) -> Tensor:
+            return limit * (2 * torch.rand(n, generator=generator) - 1)
+
+        angle, zoom = draw(math.radians(self.degrees)), 1 + draw(self.scale)
+        cos, sin = zoom * angle.cos(), zoom * angle.sin()
+        rows = [torch.stack([cos, -sin, draw(self.shift)], 1), torch.stack([sin, cos, draw(self.shift)], 1)]
+        grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+        views = F.grid_sample(images, grid, align_corners=False)
+        views = views * (1 + draw(self.contrast)).view(n, 1, 1, 1)
+        return views + self.noise * torch.randn(views.shape, generator=generator)
+
+
+def train_loader(
+    digits: Digits, *, steps: int = 400, batch_size: int = 256, seed: int = 0, augment: Augment | None = None
+) -> DataLoader[Batch]:
+    """Return a loader of `steps` batches `((x0, x1), y)`, the training images in one new order after another.
+
+    All `steps` are one epoch of the loader, so that a progress bar counts steps; the images pass about
+    `steps * batch_size / 1297` times. Order and views come from generators of the loader's own: a loader made
+    again with the same seed gives the same batches, whatever else draws random numbers.
+    """
+    view = augment or Augment()
+    order, noise = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1)
+    dataset = TensorDataset(digits.train_images, digits.train_labels)
+
+    def two_views(items: list[tuple[Tensor, Tensor]]) -> Batch:
+        images, labels = (torch.stack(column) for column in zip(*items, strict=True))
+        return (view(images, noise), view(images, noise)), labels
+
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=RandomSampler(dataset, num_samples=steps * batch_size, generator=order),
+        drop_last=True,
+        collate_fn=two_views,
+        generator=order,  # or the loader would draw its workers' seed from the global generator
+    )

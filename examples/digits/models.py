@@ -1,0 +1,113 @@
+"""Two small self-supervised models that collapse, each in its own way."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from .data import Batch
+
+FEATURES = 128
+HIDDEN = 256
+OUTPUTS = 128
+
+
+def encoder() -> nn.Sequential:
+    """Return a convolutional network from images `(n, 1, 8, 8)` to features `(n, 128)`."""
+
+    def block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+        )
+
+    return nn.Sequential(
+        block(1, 32, 1), block(32, 64, 2), block(64, FEATURES, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+
+
+def projector() -> nn.Sequential:
+    """Return a perceptron of one hidden layer from features `(n, 128)` to outputs `(n, 128)`."""
+    return nn.Sequential(
+        nn.Linear(FEATURES, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, OUTPUTS)
+    )
+
+
+class TwoViewModule(LightningModule):
+    """Encoder and projector, trained on two views of a batch; a subclass says how the views are compared."""
+
+    def __init__(self, *, lr: float) -> None:
+        super().__init__()
+        self.lr = lr
+        self.encoder = encoder()
+        self.projector = projector()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the projector's outputs `(n, 128)` for images `(n, 1, 8, 8)`."""
+        outputs: Tensor = self.projector(self.encoder(images))
+        return outputs
+
+    def compare(self, z0: Tensor, z1: Tensor) -> Tensor:
+        """Return the loss, a scalar, of the two views' outputs, `(n, 128)` each."""
+        raise NotImplementedError
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch `((x0, x1), y)`, logged as `train/loss`; the labels are not used."""
+        (x0, x1), _ = batch
+        loss = self.compare(self(x0), self(x1))
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return Adam at a constant rate."""
+        return torch.optim.Adam(self.parameters(), lr=self.lr)
+
+
+class Siamese(TwoViewModule):
+    """A plain Siamese network: pull two views together and do nothing else, so that all become one point.
+
+    The loss is `mean |z0/|z0| - z1/|z1||^2`, the alignment term (alpha = 2) of Wang and Isola, *Understanding
+    Contrastive Representation Learning through Alignment and Uniformity on the Hypersphere*, ICML 2020, arXiv
+    2005.10242. That it collapses with neither stop-gradient nor predictor is shown by Chen and He, *Exploring
+    Simple Siamese Representation Learning*, CVPR 2021, arXiv 2011.10566.
+    """
+
+    def __init__(self, *, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+
+    def compare(self, z0: Tensor, z1: Tensor) -> Tensor:
+        """Return the mean squared distance, 0 to 4, of the normalised outputs; 0 at collapse."""
+        return (F.normalize(z0, dim=1) - F.normalize(z1, dim=1)).square().sum(1).mean()
+
+
+class BarlowTwins(TwoViewModule):
+    """Barlow Twins: make the views' cross-correlation `(128, 128)` the identity.
+
+    The loss is `scale * (sum_i (c_ii - 1)^2 + off_diagonal * sum_{i != j} c_ij^2)` with every output brought to
+    mean 0 and variance 1 over the batch. With `off_diagonal=0` nothing keeps the outputs from repeating one
+    another: they fill few dimensions (dimensional collapse) while each alone varies as it should.
+
+    Source: Zbontar et al., *Barlow Twins: Self-Supervised Learning via Redundancy Reduction*, ICML 2021, arXiv
+    2103.03230, equations 1 and 2; `off_diagonal` is the paper's lambda, 0.005 there.
+    """
+
+    def __init__(self, *, off_diagonal: float = 0.005, scale: float = 0.05, lr: float = 1e-3) -> None:
+        super().__init__(lr=lr)
+        self.off_diagonal = off_diagonal
+        self.scale = scale
+
+    def compare(self, z0: Tensor, z1: Tensor) -> Tensor:
+        """Return the scaled loss; 0 where the cross-correlation is the identity."""
+        correlation = _standardise(z0).T @ _standardise(z1) / len(z0)
+        on = correlation.diagonal()
+        off = correlation.square().sum() - on.square().sum()
+        return self.scale * ((on - 1).square().sum() + self.off_diagonal * off)
+
+
+def _standardise(z: Tensor, eps: float = 1e-5) -> Tensor:
+    """Return `z` with columns of mean 0 and variance 1; `eps`, as in BatchNorm, keeps a constant column finite."""
+    variance, mean = torch.var_mean(z, dim=0, correction=0)
+    return (z - mean) * torch.rsqrt(variance + eps)

@@ -1,0 +1,92 @@
+"""MLflowWriter: readings into an MLflow run."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+
+try:
+    import mlflow
+    from mlflow.entities import Metric
+    from mlflow.tracking import MlflowClient
+except ImportError as error:
+    raise ImportError("MLflowWriter needs mlflow; pip install 'uniformity-callbacks[mlflow]'") from error
+
+_DEFAULT_URI = "sqlite:///mlflow.db"
+"""A file in the working directory, MLflow 3's own default; older versions' ``./mlruns`` is no longer accepted by it."""
+
+_DEFAULT_EXPERIMENT = "0"
+"""Id of the experiment "Default", which every store has."""
+
+
+class MLflowWriter:
+    """Writes each reading as one batch of metrics under their keys.
+
+    The run is ``run_id`` if given, else the active run of the thread that starts training (as ``mlflow.start_run`` or
+    autologging leave it), else a new one, which is ended with training.
+
+    Args:
+        tracking_uri: where; None for what ``mlflow.set_tracking_uri`` or ``MLFLOW_TRACKING_URI`` say, else the file
+            ``mlflow.db`` in the working directory.
+        experiment: name, made if it is not there; None for what ``mlflow.set_experiment`` or the environment say.
+        run_id: an existing run to join.
+        run_name: name of a new run.
+
+    Raises:
+        ValueError: run_id together with experiment or run_name.
+
+    Example:
+        >>> writer = MLflowWriter("sqlite:///mlflow.db", experiment="digits", run_name="siamese")
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str | None = None,
+        experiment: str | None = None,
+        run_id: str | None = None,
+        *,
+        run_name: str | None = None,
+    ) -> None:
+        if run_id is not None and (experiment is not None or run_name is not None):
+            raise ValueError("run_id names an existing run; give it without experiment and run_name")
+        self._uri, self._experiment, self._run_name = tracking_uri, experiment, run_name
+        self._client: MlflowClient | None = None
+        self._ours = False
+        self.run_id = run_id
+
+    def open(self) -> None:
+        """Find the store and the run to join; an active run belongs to the calling thread. Asks no server."""
+        current = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else _DEFAULT_URI  # type: ignore[no-untyped-call]
+        self._uri = self._uri or current
+        active = mlflow.active_run()
+        named = self.run_id or self._experiment or self._run_name
+        if active is not None and not named and self._uri == current:
+            self.run_id = active.info.run_id
+
+    def __call__(self, values: Mapping[str, float], step: int, /) -> None:
+        """Log one batch."""
+        if self._client is None:
+            self._client = MlflowClient(tracking_uri=self._uri)
+        if self.run_id is None:
+            self.run_id = self._new_run(self._client)
+            self._ours = True
+        now = int(time.time() * 1000)
+        self._client.log_batch(self.run_id, metrics=[Metric(key, value, now, step) for key, value in values.items()])
+
+    def close(self) -> None:
+        """End the run if it is ours."""
+        if self._client is not None and self.run_id is not None and self._ours:
+            self._client.set_terminated(self.run_id)
+            self._ours = False
+
+    def _new_run(self, client: MlflowClient) -> str:
+        name = self._experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME")
+        if name is None:
+            # mlflow.set_experiment sets this variable too.
+            experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID", _DEFAULT_EXPERIMENT)
+        elif (found := client.get_experiment_by_name(name)) is not None:
+            experiment_id = found.experiment_id
+        else:
+            experiment_id = client.create_experiment(name)
+        return str(client.create_run(experiment_id, run_name=self._run_name).info.run_id)

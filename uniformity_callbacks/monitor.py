@@ -1,0 +1,301 @@
+"""UniformityMonitor: tap, loss, reader, alerts, journal and writers wired together, free of any framework."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from uniformity_callbacks.alerts import AlertBook, CollapseAlert
+from uniformity_callbacks.journal import JournalWriter
+from uniformity_callbacks.loss import WassersteinLoss
+from uniformity_callbacks.panel import DEFAULT_METRICS, check_metrics
+from uniformity_callbacks.reader import Capture, Outcome, Reader
+from uniformity_callbacks.sample import Sample
+from uniformity_callbacks.tap import Mode, Output, Tap
+from uniformity_callbacks.writers import Feed, Writer
+
+log = logging.getLogger("uniformity_callbacks")
+
+Layer = str | nn.Module | None
+
+JOURNAL_NAME = "uniformity.jsonl"
+"""File name of the journal where none is given."""
+
+_FIRST_READING_S = 30.0
+"""How long the first step waits for its reading, so that whoever looks for our keys finds them from the start."""
+
+_READING_S = 1.0
+"""How long a due step waits for the reading before it, which had a whole interval to finish: normally not at all."""
+
+_CLOSE_S = 10.0
+"""How long the end of training waits for readings, and then for each writer."""
+
+
+class UniformityMonitor:
+    """Watches the outputs of a layer while a model trains; what the integrations drive.
+
+    A step is: `begin`, the forward passes, `add_auxiliary` (where there is a loss), `pause` before backward, `end_pass`
+    after it; after the optimizer's step `finish`, which returns the readings that are ready. Up to the end of the first
+    `finish` errors are raised; after it they are logged once, counted in `errors`, and training goes on.
+
+    Args:
+        layer: dotted path, list of paths, module, or None (the module named like a projector that is trained).
+        every_n_steps: optimizer steps between readings, >= 1; step 0 is read.
+        output: which tensor of the layer's output: None, key, index or function.
+        views: None (each call of the layer is a view) or 2 (one call holds both views stacked along the batch).
+        metrics: names to compute, see `panel.METRICS`.
+        alerts: None, "warn", "stop", or a list of `CollapseAlert`.
+        auxiliary: None, a weight, or a `WassersteinLoss` to add to the training loss.
+        scope: "global" (over all ranks) or "rank"; the same on one device.
+        writers: each called with every reading's values and step, on a thread of its own.
+        window: steps up to a due one whose rows are read together, 1 to every_n_steps.
+        prefix: what the metric keys begin with.
+        journal: file to record readings in; None for `JOURNAL_NAME` in the run's directory.
+
+    Raises:
+        ValueError: an argument is out of its range.
+        TypeError: an argument is of another type.
+
+    Attributes:
+        should_stop: an alert with the action "stop" was collected.
+        errors: errors of ours since the first step that were kept from training.
+        announce: called with the text of each alert, on the caller's thread; logs a warning by default.
+    """
+
+    def __init__(
+        self,
+        layer: Layer | Sequence[Layer] = None,
+        *,
+        every_n_steps: int = 50,
+        output: Output = None,
+        views: int | None = None,
+        metrics: Sequence[str] = DEFAULT_METRICS,
+        alerts: str | Sequence[CollapseAlert] | None = "warn",
+        auxiliary: float | WassersteinLoss | None = None,
+        scope: str = "global",
+        writers: Sequence[Writer] = (),
+        window: int = 1,
+        prefix: str = "uniformity",
+        journal: str | Path | None = None,
+    ) -> None:
+        if isinstance(every_n_steps, bool) or not isinstance(every_n_steps, int) or every_n_steps < 1:
+            raise ValueError(f"every_n_steps must be an integer >= 1, got {every_n_steps!r}")
+        if isinstance(window, bool) or not isinstance(window, int) or not 1 <= window <= every_n_steps:
+            raise ValueError(f"window must be an integer from 1 to every_n_steps ({every_n_steps}), got {window!r}")
+        if scope not in ("global", "rank"):
+            raise ValueError(f'scope must be "global" or "rank", got {scope!r}')
+        if not isinstance(prefix, str) or not prefix.strip("/"):
+            raise ValueError(f'prefix must be a name, got {prefix!r}; e.g. "uniformity"')
+        for writer in writers:
+            if isinstance(writer, type) or not callable(writer):
+                raise TypeError(f"writers must be callables (values, step), got {writer!r}")
+        if not (auxiliary is None or isinstance(auxiliary, WassersteinLoss)):
+            auxiliary = WassersteinLoss(auxiliary)
+        self.every_n_steps, self.scope, self.window, self.prefix = every_n_steps, scope, window, prefix.strip("/")
+        self.auxiliary, self.writers = auxiliary, tuple(writers)
+        self.should_stop = False
+        self.errors = 0
+        self.announce: Callable[[str], None] = log.warning
+        self._layers: tuple[Layer, ...] = (
+            (layer,) if layer is None or isinstance(layer, (str, nn.Module)) else tuple(layer)
+        )
+        if not self._layers:
+            raise ValueError("layer must name at least one layer, got an empty list")
+        self._output, self._views = output, views
+        self._book = AlertBook(alerts)
+        self.metrics = tuple(dict.fromkeys((*check_metrics(metrics), *self._book.needs)))
+        self._journal_path = None if journal is None else Path(journal)
+        self._resume = False
+        self._taps: list[Tap] = []
+        self._reader: Reader | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._started = False
+        self._blind: set[str] = set()
+        self._step = self._due = -1
+        self._terms: dict[int, Tensor] = {}
+        self._passes: dict[int, list[list[Tensor]]] = {}
+        self._losses: dict[int, list[Tensor]] = {}
+
+    @property
+    def journal(self) -> Path | None:
+        """The journal's path once it is open."""
+        return self._journal_path
+
+    def attach(self, model: nn.Module, *, directory: str | Path = ".", record: bool = True) -> None:
+        """Put the hooks on a model and open the journal and the writers.
+
+        Args:
+            model: the module whose layers are meant.
+            directory: where the journal goes by default.
+            record: False writes nothing anywhere.
+
+        Raises:
+            ValueError: no such layer, or the journal cannot be written.
+            RuntimeError: already attached.
+        """
+        if self._taps:
+            raise RuntimeError("the monitor is attached already; detach it by close() first")
+        self._reset()
+        taps = [Tap(model, layer, output=self._output, views=self._views) for layer in self._layers]
+        journal, feeds = None, []
+        if record:
+            path = self._journal_path or Path(directory) / JOURNAL_NAME
+            run = {"layers": [tap.name for tap in taps], "every_n_steps": self.every_n_steps, "prefix": self.prefix}
+            journal = JournalWriter(path, resume=self._resume, run=run)
+            self._journal_path, self._resume = journal.path, True
+            feeds = [Feed(writer) for writer in self.writers]
+        self._reader = Reader(self.metrics, self._book, journal=journal, feeds=feeds)
+        self._taps = taps
+        for tap in taps:
+            tap.attach()
+
+    def close(self) -> list[Outcome]:
+        """Take the hooks off, finish all readings, flush and close journal and writers; return what was left."""
+        for tap in self._taps:
+            tap.detach()
+        self._taps = []
+        reader, self._reader = self._reader, None
+        if reader is None:
+            return []
+        reader.settle(_CLOSE_S)
+        outcomes = self._act(reader.collect())
+        reader.close(_CLOSE_S)
+        self._reset()
+        return outcomes
+
+    def begin(self, step: int) -> None:
+        """Begin a forward and backward pass of optimizer step ``step``; passes of one step are read together."""
+        with self._kept_from_training("begin"):
+            due = -(-step // self.every_n_steps) * self.every_n_steps
+            if due != self._due:
+                self._passes, self._losses = {}, {}
+            self._step, self._due, self._terms = step, due, {}
+            mode: Mode = "train" if self.auxiliary is not None else "watch" if due - step < self.window else "off"
+            for tap in self._taps:
+                tap.start(mode)
+
+    def add_auxiliary(self, loss: Tensor) -> Tensor:
+        """Return ``loss`` plus the auxiliary loss of the views that this pass has captured so far.
+
+        Raises:
+            ValueError: in the first step, if nothing was captured.
+        """
+        if self.auxiliary is None:
+            return loss
+        total = loss
+        with self._kept_from_training("the auxiliary loss"):
+            for k, tap in enumerate(self._taps):
+                views = tap.views()
+                if not views:
+                    raise ValueError(
+                        f"the auxiliary loss needs the outputs of {tap.name!r}, but {self._why_blind(tap)}"
+                    )
+                term = self.auxiliary(*views)
+                total = total + term.to(device=loss.device, dtype=loss.dtype)
+                self._terms[k] = term.detach()
+            return total
+        return loss
+
+    def pause(self) -> None:
+        """Collect no more in this pass: checkpointed layers run again in backward."""
+        with self._kept_from_training("pause"):
+            for tap in self._taps:
+                tap.stop()
+                if not tap.views() and tap.problem and not self._started:
+                    raise ValueError(f"layer {tap.problem}")
+
+    def end_pass(self) -> None:
+        """Take over what the pass captured and let go of its graph."""
+        with self._kept_from_training("capture"):
+            for k, tap in enumerate(self._taps):
+                views = [view.detach() for view in tap.views()]
+                tap.start("off")
+                if views and self._due - self._step < self.window:
+                    self._passes.setdefault(k, []).append(views)
+                    if k in self._terms:
+                        self._losses.setdefault(k, []).append(self._terms[k])
+            self._terms = {}
+
+    def finish(self) -> list[Outcome]:
+        """End the optimizer step: on a due one hand the rows to the reader and return the readings before it."""
+        outcomes: list[Outcome] = []
+        with self._kept_from_training("finish"):
+            if self._step == self._due:
+                outcomes = self.collect() if self._started else []
+                self._submit()
+                if not self._started:
+                    outcomes = self.collect(_FIRST_READING_S)
+            self._started = True
+        return outcomes
+
+    def collect(self, timeout: float = _READING_S) -> list[Outcome]:
+        """Return the readings finished since the last call, waiting at most ``timeout`` seconds for those under way."""
+        if self._reader is None:
+            return []
+        self._reader.settle(timeout)
+        return self._act(self._reader.collect())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as plain values, readings under way included."""
+        if self._reader is not None:
+            self._reader.settle(_CLOSE_S)
+        journal = None if self._journal_path is None else str(self._journal_path)
+        return {"version": 1, "alerts": self._book.state_dict(), "journal": journal}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` returned: alerts go on, and the journal is appended to where it is still there."""
+        self._book.load_state_dict(state["alerts"])
+        if state["journal"] is not None and Path(state["journal"]).exists():
+            self._journal_path, self._resume = Path(state["journal"]), True
+
+    def _submit(self) -> None:
+        assert self._reader is not None, "finish() is called between attach() and close()"
+        for k, tap in enumerate(self._taps):
+            passes = self._passes.pop(k, [])
+            if not passes:
+                if tap.name not in self._blind:
+                    self._blind.add(tap.name)
+                    log.warning("uniformity: nothing to read at step %d: %s", self._step, self._why_blind(tap))
+                continue
+            extras: dict[str, Tensor | float] = {}
+            if self.auxiliary is not None:
+                terms = self._losses.pop(k, [])
+                extras = {"aux_loss": torch.stack(terms).mean()} if terms else {}
+                extras["aux_weight"] = self.auxiliary.weight
+            key = f"{self.prefix}/{tap.name}/" if len(self._taps) > 1 else f"{self.prefix}/"
+            self._reader.submit(Capture(self._step, tap.name, key, time.time(), Sample.of(passes), extras))
+        self._due = -1
+
+    def _act(self, outcomes: list[Outcome]) -> list[Outcome]:
+        for alert in (alert for outcome in outcomes for alert in outcome.alerts):
+            self.announce(alert.message)
+            self.should_stop |= alert.action == "stop"
+        return outcomes
+
+    @staticmethod
+    def _why_blind(tap: Tap) -> str:
+        return tap.problem or f"{tap.name} was not called with gradients in this step"
+
+    @contextmanager
+    def _kept_from_training(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not self._started:
+                raise
+            self.errors += 1
+            if self.errors == 1:
+                why = f"{type(error).__name__}: {error}"
+                log.warning(
+                    "uniformity: %s failed at step %d: %s; training goes on, more is only counted",
+                    *(doing, self._step, why),
+                )

@@ -1,0 +1,76 @@
+"""What a writer is, and the thread of its own that keeps it from training."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+from uniformity_callbacks.worker import Worker
+
+log = logging.getLogger("uniformity_callbacks")
+
+_CAPACITY = 10_000
+"""Readings that may wait for one slow writer, some MB; more are dropped, counted and still in the journal."""
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """Anything callable with a reading's values: ``writer({"uniformity/w2": 0.71, ...}, step=50)``.
+
+    Called on a thread of its own, one reading at a time, in order. It may also have ``open()``, called without
+    arguments on the caller's thread before the first step, and ``close()``, called on its own thread after the last.
+    What it raises is reported once, counted, and never reaches training.
+    """
+
+    def __call__(self, values: Mapping[str, float], step: int, /) -> None:
+        """Take one reading."""
+        ...
+
+
+class Feed:
+    """One writer behind its thread.
+
+    Attributes:
+        failures: readings that the writer raised on or that were dropped.
+    """
+
+    def __init__(self, writer: Writer) -> None:
+        self.failures = 0
+        self._writer = writer
+        self._name = getattr(writer, "__name__", type(writer).__name__)
+        self._worker: Worker[tuple[Mapping[str, float], int] | None] = Worker(
+            self._write, name=f"uniformity-{self._name}", capacity=_CAPACITY
+        )
+        opener = getattr(writer, "open", None)
+        if opener is not None:
+            opener()
+
+    def put(self, values: Mapping[str, float], step: int) -> None:
+        """Hand the writer a reading without waiting for it."""
+        if not self._worker.put((values, step)):
+            self._failed("its queue is full")
+
+    def close(self, timeout: float) -> None:
+        """Let the writer finish and close, waiting at most ``timeout`` seconds."""
+        self._worker.put(None)
+        left = self._worker.close(timeout)
+        if left or self.failures:
+            log.warning(
+                "writer %s: %d readings failed and %d were still waiting after %.0f s; all are in the journal",
+                *(self._name, self.failures, left, timeout),
+            )
+
+    def _write(self, item: tuple[Mapping[str, float], int] | None) -> None:
+        try:
+            if item is not None:
+                self._writer(*item)
+            elif (closer := getattr(self._writer, "close", None)) is not None:
+                closer()
+        except Exception as error:  # a writer's error is never training's
+            self._failed(f"{type(error).__name__}: {error}")
+
+    def _failed(self, why: str) -> None:
+        self.failures += 1
+        if self.failures == 1:
+            log.warning("writer %s failed: %s; training and the journal go on, more is only counted", self._name, why)
