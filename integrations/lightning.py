@@ -192,7 +192,7 @@ class _Injected:
         self.__wrapped__ = getattr(self._step, "__wrapped__", self._step)
         self.__name__ = "training_step"
         self.__doc__ = self._step.__doc__
-        module.training_step = self
+        module.training_step = self  # type: ignore[method-assign]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         output = self._step(*args, **kwargs)

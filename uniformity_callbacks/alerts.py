@@ -217,36 +217,31 @@ def _rules(rules: str | Sequence[CollapseAlert] | None) -> tuple[CollapseAlert, 
     return tuple(rules)
 
 
-_SEEN = {
-    "constant": "{row}: the outputs of {layer} are close to one point (mean resultant length 1 is one point).",
-    "dimensional": "{row}: the outputs of {layer} use {value:.1f} of their {d} dimensions, though std_ratio reads "
-    "{std_ratio:.2f} (0.65 and more is called healthy).",
+_MEANS: dict[Kind, str] = {
+    "constant": "the outputs of {layer} are close to one point (mean resultant length 1 is one point)",
+    "dimensional": "the outputs of {layer} use {value:.1f} of {d} dimensions; std_ratio, blind to it, reads "
+    "{std_ratio:.2f}",
 }
-_MEND = {
+_MENDS: dict[Kind, str] = {
     "constant": "stop-gradient or a predictor on one branch, a momentum target, negatives, a lower learning rate",
-    "dimensional": "a decorrelation term (Barlow Twins, VICReg), a wider or deeper projector, milder augmentation, a "
-    "lower learning rate",
+    "dimensional": "a decorrelation term (Barlow Twins, VICReg), another projector, a lower learning rate",
 }
 
 
 def _alert(rule: CollapseAlert, watch: Watch, reading: Reading) -> Alert:
-    limit, value = rule.limit(reading), watch.recent[-1]
+    values, limit, recent = reading.values, rule.limit(reading), watch.recent
     since = reading.step if watch.since is None else watch.since
-    row = (
-        f"{_METRIC[rule.kind]} {', '.join(f'{v:.3g}' for v in watch.recent)}, threshold {limit:.3g}, since step {since}"
+    means = _MEANS[rule.kind].format(
+        layer=reading.layer, value=recent[-1], d=reading.dims, std_ratio=values.get("std_ratio", math.nan)
     )
-    seen = _SEEN[rule.kind].format(
-        row=row,
-        layer=reading.layer,
-        value=value,
-        d=reading.dims,
-        std_ratio=reading.values.get("std_ratio", math.nan),
-    )
-    message = (
-        f"{rule.kind} collapse at step {reading.step}\n"
-        f"  seen:  {seen}\n"
-        f"  W2:    {reading.values['w2']:.3f} (0 is ideal, 1.414 one point).\n"
-        f"  mends: {_MEND[rule.kind]}; or the Wasserstein loss, auxiliary=WassersteinLoss(weight=1.0)."
-        + ("\n  Training stops, as alerts asked." if rule.action == "stop" else "")
-    )
-    return Alert(rule.kind, reading.step, since, watch.recent, limit, rule.action, reading.layer, message)
+    lines = [
+        f"{rule.kind} collapse at step {reading.step}, since step {since}",
+        f"  seen:  {_METRIC[rule.kind]} {', '.join(f'{value:.3g}' for value in recent)}, threshold {limit:.3g}; "
+        f"W2 {values['w2']:.3f} (0 is ideal, 1.414 one point)",
+        f"  means: {means}",
+        f"  mends: {_MENDS[rule.kind]};",
+        "         or the Wasserstein loss, auxiliary=WassersteinLoss(weight=1.0)",
+    ]
+    if rule.action == "stop":
+        lines.append("  training stops, as alerts asked")
+    return Alert(rule.kind, reading.step, since, recent, limit, rule.action, reading.layer, "\n".join(lines))

@@ -66,10 +66,9 @@ class WassersteinLoss(nn.Module):
         if len({view.shape[1] for view in views}) > 1:
             shapes = ", ".join(str(tuple(view.shape)) for view in views)
             raise ValueError(f"views must have the same dimension d, got {shapes}; pass outputs of one layer")
-        # float64 from here on, which autocast leaves alone.
-        rows = torch.cat([view.to(torch.float64) for view in views])
-        value = self.weight * functional.w2(unit_rows(rows))
-        return value if any(view.dtype == torch.float64 for view in views) else value.to(torch.float32)
+        rows = torch.cat(views)
+        value = self.weight * functional.w2(unit_rows(rows))  # in float64, which autocast leaves alone
+        return value if rows.dtype == torch.float64 else value.to(torch.float32)
 
     def extra_repr(self) -> str:
         """Return the arguments, for ``repr``."""

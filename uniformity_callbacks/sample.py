@@ -63,9 +63,11 @@ def unit_rows(z: Float[Tensor, "n d"], *, normalize: bool = True) -> UnitRows:
         z: embeddings (n, d) of any floating-point type.
         normalize: divide each row by its length; otherwise rows are taken as they are and zero rows count.
     """
+    # Subnormal rows count as zero: little is left of their direction, and 1 / length overflows in backward.
+    smallest = torch.finfo(z.dtype).tiny
     z = z.to(torch.float64)
     peak = z.detach().abs().amax(dim=1)  # one pass tells zero, infinite and NaN rows
-    valid = torch.isfinite(peak) & (peak > 0 if normalize else True)
+    valid = torch.isfinite(peak) & (peak >= smallest if normalize else True)
     rows = torch.where(valid[:, None], z, 0.0)
     if normalize:
         # By the peak first: squares of 1e-200 or 1e200 would leave float64's range. The detached factor cancels.

@@ -11,8 +11,11 @@ RESOLUTION = 1e-7
 """Directions whose singular value is below this share of the largest get no gradient.
 
 A Gram matrix squares singular values: in float64 its eigenvalues are known to some 2e-16 of the largest, so singular
-values to some 2e-8 of it. Below 1e-7 the inverse is noise, and the polar factor's spectral norm could pass 1. The value
-keeps them: their sum is off by at most k * 2e-8 of the largest."""
+values to some 2e-8 of it. Below 1e-7 the inverse is noise, and the polar factor's spectral norm could pass 1."""
+
+_EIGENVALUE_NOISE = 4.0
+"""Eigenvalues below this many epsilons of the largest are what round-off leaves of zeros, of which centred rows always
+have one where n <= d; their square roots would add up."""
 
 
 def gram(c: Float[Tensor, "n d"]) -> Float[Tensor, "k k"]:
@@ -38,7 +41,8 @@ class _NuclearNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, c: Tensor) -> Tensor:
         values, vectors = torch.linalg.eigh(gram(c))
-        singular = values.clamp(min=0.0).sqrt()
+        noise = _EIGENVALUE_NOISE * torch.finfo(c.dtype).eps * values[-1]
+        singular = torch.where(values > noise, values.clamp(min=0.0).sqrt(), 0.0)
         # Strictly greater: where all rows are zero nothing is kept, and the gradient is zero rather than 0 / 0.
         kept = singular > RESOLUTION * singular[-1]
         inverse = torch.where(kept, singular.clamp(min=torch.finfo(c.dtype).tiny).reciprocal(), 0.0)

@@ -35,9 +35,7 @@ def load() -> Digits:
     pixels, labels = load_digits(return_X_y=True)
     images = torch.from_numpy(pixels).float().div(PIXEL_MAX).unflatten(1, (1, 8, 8))
     targets = torch.from_numpy(labels).long()
-    train, test = train_test_split(
-        range(len(targets)), test_size=TEST_SIZE, stratify=labels, random_state=SPLIT_SEED
-    )
+    train, test = train_test_split(range(len(targets)), test_size=TEST_SIZE, stratify=labels, random_state=SPLIT_SEED)
     return Digits(images[train], targets[train], images[test], targets[test])
 
 

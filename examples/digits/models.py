@@ -31,9 +31,7 @@ def encoder() -> nn.Sequential:
 
 def projector() -> nn.Sequential:
     """Return a perceptron of one hidden layer from features `(n, 128)` to outputs `(n, 128)`."""
-    return nn.Sequential(
-        nn.Linear(FEATURES, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, OUTPUTS)
-    )
+    return nn.Sequential(nn.Linear(FEATURES, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, OUTPUTS))
 
 
 class TwoViewModule(LightningModule):

@@ -10,6 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib.lines import Line2D
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -114,7 +115,7 @@ def figure(results: list[Result], path: Path) -> None:
     for ax in axes[1]:
         ax.set_xlabel("optimizer step")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    marks = [plt.Line2D([], [], ls="", marker=m, color="white", mec="black", ms=9) for m in "oX"]
+    marks = [Line2D([], [], ls="", marker=m, color="white", mec="black", ms=9) for m in "oX"]
     fig.legend(
         [*handles, *marks], [*labels, "alert", "alert, run stopped"], loc="outside lower center", ncols=3, frameon=False
     )

@@ -1,0 +1,50 @@
+"""The metrics in NumPy float64, each by another formula than the package's."""
+
+import numpy as np
+from scipy.linalg import sqrtm
+from scipy.spatial.distance import pdist
+
+
+def unit(z):
+    z = np.asarray(z, dtype=np.float64)
+    z = z[np.abs(z).max(axis=1) > 0]
+    return z / np.sqrt((z * z).sum(axis=1, keepdims=True))
+
+
+def w2(z):
+    """Bures' formula with matrix square roots, against N(0, I/d)."""
+    u = unit(z)
+    d = u.shape[1]
+    mean, covariance = u.mean(0), np.cov(u.T, bias=True).reshape(d, d)
+    ideal = np.eye(d) / d
+    cross = sqrtm(sqrtm(ideal) @ covariance @ sqrtm(ideal))
+    return np.sqrt(max(mean @ mean + np.trace(covariance + ideal - 2 * cross.real), 0.0))
+
+
+def w2_by_svd(z):
+    """The same where the covariance is singular, which sqrtm cannot do."""
+    u = unit(z)
+    n, d = u.shape
+    singular = np.linalg.svd(u - u.mean(0), compute_uv=False)
+    return np.sqrt(max(2 - 2 * singular.sum() / np.sqrt(n * d), 0.0))
+
+
+def effective_dims(z):
+    u = unit(z)
+    values = np.linalg.svd(u - u.mean(0), compute_uv=False)
+    return values.sum() ** 2 / (values**2).sum() if values.max() > 1e-14 else np.nan
+
+
+def mean_resultant_length(z):
+    """From the mean over all pairs of cosines."""
+    u = unit(z)
+    return np.sqrt(max((u @ u.T).mean(), 0.0))
+
+
+def std_ratio(z):
+    u = unit(z)
+    return np.sqrt(u.shape[1]) * np.std(u, axis=0, ddof=1).mean()
+
+
+def wang_isola_uniformity(z, t=2.0):
+    return np.log(np.exp(-t * pdist(unit(z), "sqeuclidean")).mean())
