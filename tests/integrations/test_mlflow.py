@@ -1,0 +1,137 @@
+import math
+import shutil
+
+import mlflow
+import pytest
+from mlflow.tracking import MlflowClient
+
+from uniformity_callbacks import UniformityMonitor
+from uniformity_callbacks.integrations.mlflow import MLflowWriter
+from uniformity_callbacks.writers import Feed
+
+VALUES = {"uniformity/w2": 0.5, "uniformity/projector.0/lu": -3.25}
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory):
+    """A new store takes seconds to make: it is made once and copied."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def place(tmp_path, empty_store, monkeypatch):
+    """A working directory with a store of MLflow's default name in it, and no setting of any other test."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
+        monkeypatch.setenv(name, "")  # so that it is put back even where MLflow itself sets it
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    yield tmp_path
+    while mlflow.active_run():
+        mlflow.end_run()
+    mlflow.set_tracking_uri(None)
+
+
+def write(writer, steps=(0, 50)):
+    """As a monitor does: opened here, written on a thread."""
+    feed = Feed(writer)
+    for step in steps:
+        feed.put({key: value + step for key, value in VALUES.items()}, step)
+    feed.close(60.0)
+    assert feed.failures == 0
+    return writer.run_id
+
+
+def history(client, run_id, key="uniformity/w2"):
+    return [(m.step, m.value) for m in client.get_metric_history(run_id, key)]
+
+
+def test_without_settings_a_sqlite_file_in_the_working_directory(place):
+    run_id = write(MLflowWriter())
+    client = MlflowClient(f"sqlite:///{place / 'mlflow.db'}")
+    assert history(client, run_id) == [(0, 0.5), (50, 50.5)]
+    assert history(client, run_id, "uniformity/projector.0/lu") == [(0, -3.25), (50, 46.75)]
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert client.get_run(run_id).info.experiment_id == "0"
+
+
+def test_a_new_run_in_a_named_experiment(place):
+    uri = f"sqlite:///{place / 'mlflow.db'}"
+    ids = [write(MLflowWriter(uri, experiment="digits", run_name=name)) for name in ("a", "b")]
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("digits")
+    runs = {run.info.run_id: run.info.run_name for run in client.search_runs([experiment.experiment_id])}
+    assert runs == dict(zip(ids, "ab", strict=True))
+
+
+def test_the_active_run_is_joined_and_left_running(place):
+    mlflow.set_tracking_uri(f"sqlite:///{place / 'mlflow.db'}")
+    with mlflow.start_run() as run:
+        assert write(MLflowWriter()) == run.info.run_id
+        client = MlflowClient()
+        assert client.get_run(run.info.run_id).info.status == "RUNNING"
+        assert history(client, run.info.run_id) == [(0, 0.5), (50, 50.5)]
+        assert write(MLflowWriter(experiment="apart")) != run.info.run_id
+
+
+def test_an_active_run_of_another_store_is_not_joined(place, empty_store):
+    mlflow.set_tracking_uri(f"sqlite:///{place / 'mlflow.db'}")
+    shutil.copy(empty_store, place / "other.db")
+    other = f"sqlite:///{place / 'other.db'}"
+    with mlflow.start_run() as run:
+        run_id = write(MLflowWriter(other))
+    assert run_id != run.info.run_id
+    assert history(MlflowClient(other), run_id) == [(0, 0.5), (50, 50.5)]
+
+
+def test_a_run_by_id(place):
+    client = MlflowClient(f"sqlite:///{place / 'mlflow.db'}")
+    run_id = client.create_run("0").info.run_id
+    assert write(MLflowWriter(f"sqlite:///{place / 'mlflow.db'}", run_id=run_id)) == run_id
+    assert history(client, run_id) == [(0, 0.5), (50, 50.5)]
+    assert client.get_run(run_id).info.status == "RUNNING"
+
+
+def test_the_environment(place, empty_store, monkeypatch):
+    shutil.copy(empty_store, place / "env.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place / 'env.db'}")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "from-env")
+    run_id = write(MLflowWriter())
+    client = MlflowClient(f"sqlite:///{place / 'env.db'}")
+    assert client.get_run(run_id).info.experiment_id == client.get_experiment_by_name("from-env").experiment_id
+
+
+def test_set_experiment(place):
+    mlflow.set_tracking_uri(f"sqlite:///{place / 'mlflow.db'}")
+    experiment = mlflow.set_experiment("set")
+    run_id = write(MLflowWriter())
+    assert MlflowClient().get_run(run_id).info.experiment_id == experiment.experiment_id
+
+
+def test_nan_is_stored_as_nan(place):
+    feed = Feed(writer := MLflowWriter())
+    feed.put({"uniformity/w2": math.nan, "uniformity/lu": 1.0}, 3)
+    feed.close(60.0)
+    assert feed.failures == 0
+    client = MlflowClient(f"sqlite:///{place / 'mlflow.db'}")
+    ((step, value),) = history(client, writer.run_id)
+    assert step == 3
+    assert math.isnan(value)
+
+
+def test_a_store_that_is_not_there_harms_nobody(tmp_path, caplog):
+    writer = MLflowWriter(f"sqlite:///{tmp_path / 'none' / 'x' / 'mlflow.db'}".replace("x", "\0"))
+    monitor = UniformityMonitor(writers=[writer])
+    monitor.close()
+    feed = Feed(writer)
+    feed.put(VALUES, 0)
+    feed.close(60.0)
+    assert feed.failures == 1
+    assert "writer MLflowWriter failed" in caplog.text
+
+
+def test_run_id_goes_alone():
+    with pytest.raises(ValueError, match="run_id names an existing run; give it without experiment and run_name"):
+        MLflowWriter(run_id="a", experiment="b")

@@ -1,0 +1,68 @@
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import uniformity_callbacks
+
+PACKAGE = Path(uniformity_callbacks.__file__).parent
+ORDER = [
+    "spectrum",
+    "sample",
+    "functional",
+    "panel",
+    "loss",
+    "tap",
+    "alerts",
+    "journal",
+    "worker",
+    "writers",
+    "reader",
+    "monitor",
+]
+FOUNDATION = {"torch", "numpy", "scipy", "jaxtyping", "uniformity_callbacks"}
+
+
+def imports(path):
+    """Module names imported at the top level of a file."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            if node.module == "uniformity_callbacks":
+                yield from (f"uniformity_callbacks.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+def test_importing_the_core_imports_no_framework():
+    code = """
+import sys, uniformity_callbacks
+frameworks = "lightning pytorch_lightning tensorboard mlflow torchmetrics sklearn matplotlib rich"
+print(sorted({name.partition(".")[0] for name in sys.modules} & set(frameworks.split())))
+"""
+    out = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+    assert out.stderr == ""
+
+
+def test_imports_go_one_way():
+    seen = set()
+    for name in ORDER:
+        for module in imports(PACKAGE / f"{name}.py"):
+            top, _, rest = module.partition(".")
+            assert top in FOUNDATION | sys.stdlib_module_names, f"{name} imports {module}"
+            if top == "uniformity_callbacks":
+                assert rest in seen, f"{name} imports {module}, which stands after it"
+        seen.add(name)
+    assert {path.stem for path in PACKAGE.glob("*.py")} == seen | {"__init__"}
+
+
+def test_public_names():
+    assert set(uniformity_callbacks.__all__) <= set(dir(uniformity_callbacks))
+    for name in uniformity_callbacks.__all__:
+        assert getattr(uniformity_callbacks, name).__doc__, name
+
+
+def test_is_typed():
+    assert (PACKAGE / "py.typed").exists()
