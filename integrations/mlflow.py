@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 try:
     import mlflow
@@ -13,8 +14,8 @@ try:
 except ImportError as error:
     raise ImportError("MLflowWriter needs mlflow; pip install 'uniformity-callbacks[mlflow]'") from error
 
-_DEFAULT_URI = "sqlite:///mlflow.db"
-"""A file in the working directory, MLflow 3's own default; older versions' ``./mlruns`` is no longer accepted by it."""
+_DEFAULT_FILE = "mlflow.db"
+"""In the working directory, as MLflow 3 has it by default; older versions' ``./mlruns`` is no longer accepted by it."""
 
 _DEFAULT_EXPERIMENT = "0"
 """Id of the experiment "Default", which every store has."""
@@ -57,7 +58,9 @@ class MLflowWriter:
 
     def open(self) -> None:
         """Find the store and the run to join; an active run belongs to the calling thread. Asks no server."""
-        current = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else _DEFAULT_URI  # type: ignore[no-untyped-call]
+        given = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]  # MLflow leaves it untyped
+        # As an absolute path: MLflow keeps stores by URI, and training may change the working directory.
+        current = mlflow.get_tracking_uri() if given else f"sqlite:///{Path(_DEFAULT_FILE).resolve()}"
         self._uri = self._uri or current
         active = mlflow.active_run()
         named = self.run_id or self._experiment or self._run_name

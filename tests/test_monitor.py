@@ -112,7 +112,7 @@ def test_off_step_nothing_is_collected_without_a_loss(tmp_path):
     for k in range(1, 10):
         monitor.begin(k)
         model(torch.randn(4, 4))
-        assert monitor._taps[0].views() == []
+        assert monitor._collector._layers[0].tap.views() == []
     monitor.close()
 
 
@@ -177,6 +177,19 @@ def test_a_wrong_output_is_an_error_before_the_first_step_only(tmp_path, caplog)
     monitor.close()
 
 
+def test_an_output_that_turns_wrong_later_is_told_at_due_steps_only(tmp_path, caplog):
+    model, monitor = (
+        Model(),
+        UniformityMonitor("projector", output=lambda z: z if len(z) == 32 else z[0], every_n_steps=2),
+    )
+    monitor.attach(model, directory=tmp_path)
+    outcomes = [o for k in range(7) for o in step(monitor, model, k, views(33 if k in (1, 2) else 32))]
+    assert [o.reading.step for o in outcomes + monitor.close()] == [0, 4, 6]
+    assert monitor.faults.count == 1
+    assert "capture at step 2: ValueError: layer projector: output=" in caplog.text
+    assert "nothing to read at step 2: projector: output=" in caplog.text
+
+
 def test_an_auxiliary_loss_without_views_is_an_error_before_the_first_step_only(tmp_path, caplog):
     model, monitor = Model(), UniformityMonitor("projector", auxiliary=1.0, every_n_steps=1)
     monitor.attach(model, directory=tmp_path)
@@ -188,8 +201,8 @@ def test_an_auxiliary_loss_without_views_is_an_error_before_the_first_step_only(
         monitor.begin(k)
         assert monitor.add_auxiliary(torch.tensor(1.0)) == 1.0
         monitor.finish()
-    assert monitor.errors == 2
-    assert caplog.text.count("the auxiliary loss failed at step 1") == 1
+    assert monitor.faults.count == 2
+    assert caplog.text.count("the auxiliary loss at step 1: ValueError") == 1
     monitor.close()
 
 
@@ -203,8 +216,8 @@ def test_a_failing_writer_harms_nobody(tmp_path, caplog):
     assert got == [0, 1, 2, 3, 4]
     assert [r.step for r in read_journal(monitor.journal).readings] == got
     assert len(outcomes) == 5
-    assert caplog.text.count("writer bad failed: OSError: disk full") == 1
-    assert "5 readings failed and 0 were still waiting" in caplog.text
+    assert caplog.text.count("writer bad: step 0: OSError: disk full") == 1
+    assert "5 readings failed, 0 were still waiting" in caplog.text
 
 
 def test_a_slow_writer_holds_up_neither_training_nor_alerts(tmp_path):
@@ -318,3 +331,55 @@ def test_logs_under_one_name(caplog):
     caplog.set_level(logging.WARNING, logger="uniformity_callbacks")
     UniformityMonitor().announce("hello")
     assert caplog.record_tuples == [("uniformity_callbacks", logging.WARNING, "hello")]
+
+
+@pytest.mark.parametrize("state", [{}, {"alerts": 3, "journal": None}, {"alerts": [{"layer": "a"}], "journal": None}])
+def test_a_broken_state_is_reported_and_left(state, caplog):
+    monitor = UniformityMonitor()
+    monitor.load_state_dict(state)
+    assert monitor.faults.count == 1
+    assert "could not be restored, alerts begin anew" in caplog.text
+    assert monitor.state_dict()["alerts"] == []
+
+
+def test_what_goes_wrong_at_the_end_does_not_hide_why_training_ended(tmp_path, caplog, monkeypatch):
+    from uniformity_callbacks.journal import JournalWriter
+
+    def fail(self):
+        self._file.close()
+        raise OSError("stale file handle")
+
+    monkeypatch.setattr(JournalWriter, "close", fail)
+    run(tmp_path, 2)
+    assert "close: OSError: stale file handle" in caplog.text
+
+
+def test_a_journal_that_fails_costs_nothing_but_itself(tmp_path, caplog, monkeypatch):
+    from uniformity_callbacks.journal import JournalWriter
+
+    def fail(self, reading):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(JournalWriter, "reading", fail)
+    got = []
+    _, outcomes = run(tmp_path, 3, every_n_steps=1, writers=[lambda values, step: got.append(step)])
+    assert got == [o.reading.step for o in outcomes] == [0, 1, 2]
+    assert caplog.text.count("step 0 is not in the journal: OSError: no space left") == 1
+
+
+def test_a_metric_that_fails_costs_its_reading_only(tmp_path, caplog, monkeypatch):
+    from uniformity_callbacks import reader
+
+    measure = reader.measure
+
+    def sometimes(sample, metrics):
+        if len(sample.rows) == 66:
+            raise RuntimeError("eigh did not converge")
+        return measure(sample, metrics)
+
+    monkeypatch.setattr(reader, "measure", sometimes)
+    model, monitor = Model(), UniformityMonitor(every_n_steps=1)
+    monitor.attach(model, directory=tmp_path)
+    outcomes = [o for k in range(5) for o in step(monitor, model, k, views(33 if k == 2 else 32))] + monitor.close()
+    assert [o.reading.step for o in outcomes] == [0, 1, 3, 4]
+    assert "step 2 has no reading: RuntimeError: eigh did not converge" in caplog.text

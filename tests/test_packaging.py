@@ -6,20 +6,8 @@ from pathlib import Path
 import uniformity_callbacks
 
 PACKAGE = Path(uniformity_callbacks.__file__).parent
-ORDER = [
-    "spectrum",
-    "sample",
-    "functional",
-    "panel",
-    "loss",
-    "tap",
-    "alerts",
-    "journal",
-    "worker",
-    "writers",
-    "reader",
-    "monitor",
-]
+ORDER = ["spectrum", "sample", "functional", "loss", "tap", "collector", "panel", "alerts", "journal"]
+ORDER += ["faults", "worker", "writers", "reader", "monitor"]
 FOUNDATION = {"torch", "numpy", "scipy", "jaxtyping", "uniformity_callbacks"}
 
 

@@ -9,16 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from uniformity_callbacks.alerts import AlertBook, CollapseAlert
+from uniformity_callbacks.collector import Collector
+from uniformity_callbacks.faults import Faults
 from uniformity_callbacks.journal import JournalWriter
 from uniformity_callbacks.loss import WassersteinLoss
 from uniformity_callbacks.panel import DEFAULT_METRICS, check_metrics
 from uniformity_callbacks.reader import Capture, Outcome, Reader
-from uniformity_callbacks.sample import Sample
-from uniformity_callbacks.tap import Mode, Output, Tap
+from uniformity_callbacks.tap import Output, Tap
 from uniformity_callbacks.writers import Feed, Writer
 
 log = logging.getLogger("uniformity_callbacks")
@@ -43,7 +43,7 @@ class UniformityMonitor:
 
     A step is: `begin`, the forward passes, `add_auxiliary` (where there is a loss), `pause` before backward, `end_pass`
     after it; after the optimizer's step `finish`, which returns the readings that are ready. Up to the end of the first
-    `finish` errors are raised; after it they are logged once, counted in `errors`, and training goes on.
+    `finish` errors are raised; after it they are logged once, counted in `faults`, and training goes on.
 
     Args:
         layer: dotted path, list of paths, module, or None (the module named like a projector that is trained).
@@ -65,7 +65,7 @@ class UniformityMonitor:
 
     Attributes:
         should_stop: an alert with the action "stop" was collected.
-        errors: errors of ours since the first step that were kept from training.
+        faults: errors of ours since the first step that were kept from training.
         announce: called with the text of each alert, on the caller's thread; logs a warning by default.
     """
 
@@ -101,7 +101,7 @@ class UniformityMonitor:
         self.every_n_steps, self.scope, self.window, self.prefix = every_n_steps, scope, window, prefix.strip("/")
         self.auxiliary, self.writers = auxiliary, tuple(writers)
         self.should_stop = False
-        self.errors = 0
+        self.faults = Faults("uniformity")
         self.announce: Callable[[str], None] = log.warning
         self._layers: tuple[Layer, ...] = (
             (layer,) if layer is None or isinstance(layer, (str, nn.Module)) else tuple(layer)
@@ -113,17 +113,10 @@ class UniformityMonitor:
         self.metrics = tuple(dict.fromkeys((*check_metrics(metrics), *self._book.needs)))
         self._journal_path = None if journal is None else Path(journal)
         self._resume = False
-        self._taps: list[Tap] = []
+        self._collector: Collector | None = None
         self._reader: Reader | None = None
-        self._reset()
-
-    def _reset(self) -> None:
         self._started = False
         self._blind: set[str] = set()
-        self._step = self._due = -1
-        self._terms: dict[int, Tensor] = {}
-        self._passes: dict[int, list[list[Tensor]]] = {}
-        self._losses: dict[int, list[Tensor]] = {}
 
     @property
     def journal(self) -> Path | None:
@@ -142,46 +135,42 @@ class UniformityMonitor:
             ValueError: no such layer, or the journal cannot be written.
             RuntimeError: already attached.
         """
-        if self._taps:
+        if self._collector is not None:
             raise RuntimeError("the monitor is attached already; detach it by close() first")
-        self._reset()
         taps = [Tap(model, layer, output=self._output, views=self._views) for layer in self._layers]
+        collector = Collector(taps, every_n_steps=self.every_n_steps, window=self.window, auxiliary=self.auxiliary)
         journal, feeds = None, []
         if record:
             path = self._journal_path or Path(directory) / JOURNAL_NAME
-            run = {"layers": [tap.name for tap in taps], "every_n_steps": self.every_n_steps, "prefix": self.prefix}
+            run = {"layers": collector.names, "every_n_steps": self.every_n_steps, "prefix": self.prefix}
             journal = JournalWriter(path, resume=self._resume, run=run)
             self._journal_path, self._resume = journal.path, True
             feeds = [Feed(writer) for writer in self.writers]
         self._reader = Reader(self.metrics, self._book, journal=journal, feeds=feeds)
-        self._taps = taps
-        for tap in taps:
-            tap.attach()
+        self._collector = collector
+        self._started, self.should_stop = False, False
+        self._blind.clear()
+        collector.attach()
 
     def close(self) -> list[Outcome]:
         """Take the hooks off, finish all readings, flush and close journal and writers; return what was left."""
-        for tap in self._taps:
-            tap.detach()
-        self._taps = []
+        collector, self._collector = self._collector, None
         reader, self._reader = self._reader, None
-        if reader is None:
+        if collector is None or reader is None:
             return []
-        reader.settle(_CLOSE_S)
-        outcomes = self._act(reader.collect())
-        reader.close(_CLOSE_S)
-        self._reset()
+        collector.detach()
+        self._started = True  # whatever goes wrong from here on must not hide why training ended
+        outcomes: list[Outcome] = []
+        with self._kept_from_training("close"):
+            reader.settle(_CLOSE_S)
+            outcomes = self._act(reader.collect())
+            reader.close(_CLOSE_S)
         return outcomes
 
     def begin(self, step: int) -> None:
         """Begin a forward and backward pass of optimizer step ``step``; passes of one step are read together."""
         with self._kept_from_training("begin"):
-            due = -(-step // self.every_n_steps) * self.every_n_steps
-            if due != self._due:
-                self._passes, self._losses = {}, {}
-            self._step, self._due, self._terms = step, due, {}
-            mode: Mode = "train" if self.auxiliary is not None else "watch" if due - step < self.window else "off"
-            for tap in self._taps:
-                tap.start(mode)
+            self._collecting.begin(step)
 
     def add_auxiliary(self, loss: Tensor) -> Tensor:
         """Return ``loss`` plus the auxiliary loss of the views that this pass has captured so far.
@@ -191,45 +180,29 @@ class UniformityMonitor:
         """
         if self.auxiliary is None:
             return loss
-        total = loss
         with self._kept_from_training("the auxiliary loss"):
-            for k, tap in enumerate(self._taps):
-                views = tap.views()
-                if not views:
-                    raise ValueError(
-                        f"the auxiliary loss needs the outputs of {tap.name!r}, but {self._why_blind(tap)}"
-                    )
-                term = self.auxiliary(*views)
-                total = total + term.to(device=loss.device, dtype=loss.dtype)
-                self._terms[k] = term.detach()
-            return total
+            return self._collecting.add_auxiliary(loss)
         return loss
 
     def pause(self) -> None:
-        """Collect no more in this pass: checkpointed layers run again in backward."""
-        with self._kept_from_training("pause"):
-            for tap in self._taps:
-                tap.stop()
-                if not tap.views() and tap.problem and not self._started:
-                    raise ValueError(f"layer {tap.problem}")
+        """Collect no more in this pass: checkpointed layers run again in backward.
+
+        Raises:
+            ValueError: in the first step, if the layer's output could not be taken.
+        """
+        with self._kept_from_training("capture"):
+            self._collecting.pause()
 
     def end_pass(self) -> None:
         """Take over what the pass captured and let go of its graph."""
         with self._kept_from_training("capture"):
-            for k, tap in enumerate(self._taps):
-                views = [view.detach() for view in tap.views()]
-                tap.start("off")
-                if views and self._due - self._step < self.window:
-                    self._passes.setdefault(k, []).append(views)
-                    if k in self._terms:
-                        self._losses.setdefault(k, []).append(self._terms[k])
-            self._terms = {}
+            self._collecting.end_pass()
 
     def finish(self) -> list[Outcome]:
         """End the optimizer step: on a due one hand the rows to the reader and return the readings before it."""
         outcomes: list[Outcome] = []
         with self._kept_from_training("finish"):
-            if self._step == self._due:
+            if self._collecting.is_due:
                 outcomes = self.collect() if self._started else []
                 self._submit()
                 if not self._started:
@@ -252,38 +225,39 @@ class UniformityMonitor:
         return {"version": 1, "alerts": self._book.state_dict(), "journal": journal}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` returned: alerts go on, and the journal is appended to where it is still there."""
-        self._book.load_state_dict(state["alerts"])
-        if state["journal"] is not None and Path(state["journal"]).exists():
-            self._journal_path, self._resume = Path(state["journal"]), True
+        """Take up what `state_dict` returned: alerts go on, and the journal is appended to where it is still there.
+
+        A state that cannot be read is reported and left: a run must resume all the same.
+        """
+        try:
+            self._book.load_state_dict(state["alerts"])
+            if state["journal"] is not None and Path(state["journal"]).exists():
+                self._journal_path, self._resume = Path(state["journal"]), True
+        except Exception as error:
+            self.faults.add("its state could not be restored, alerts begin anew", error)
+
+    @property
+    def _collecting(self) -> Collector:
+        assert self._collector is not None, "steps come between attach() and close()"
+        return self._collector
 
     def _submit(self) -> None:
-        assert self._reader is not None, "finish() is called between attach() and close()"
-        for k, tap in enumerate(self._taps):
-            passes = self._passes.pop(k, [])
-            if not passes:
-                if tap.name not in self._blind:
-                    self._blind.add(tap.name)
-                    log.warning("uniformity: nothing to read at step %d: %s", self._step, self._why_blind(tap))
+        assert self._reader is not None, "the reader is there as long as the collector"
+        step, gathered = self._collecting.step, self._collecting.take()
+        for layer in gathered:
+            if layer.sample is None:
+                if layer.layer not in self._blind:
+                    self._blind.add(layer.layer)
+                    log.warning("uniformity: nothing to read at step %d: %s", step, layer.why)
                 continue
-            extras: dict[str, Tensor | float] = {}
-            if self.auxiliary is not None:
-                terms = self._losses.pop(k, [])
-                extras = {"aux_loss": torch.stack(terms).mean()} if terms else {}
-                extras["aux_weight"] = self.auxiliary.weight
-            key = f"{self.prefix}/{tap.name}/" if len(self._taps) > 1 else f"{self.prefix}/"
-            self._reader.submit(Capture(self._step, tap.name, key, time.time(), Sample.of(passes), extras))
-        self._due = -1
+            key = f"{self.prefix}/{layer.layer}/" if len(gathered) > 1 else f"{self.prefix}/"
+            self._reader.submit(Capture(step, layer.layer, key, time.time(), layer.sample, layer.extras))
 
     def _act(self, outcomes: list[Outcome]) -> list[Outcome]:
         for alert in (alert for outcome in outcomes for alert in outcome.alerts):
             self.announce(alert.message)
             self.should_stop |= alert.action == "stop"
         return outcomes
-
-    @staticmethod
-    def _why_blind(tap: Tap) -> str:
-        return tap.problem or f"{tap.name} was not called with gradients in this step"
 
     @contextmanager
     def _kept_from_training(self, doing: str) -> Iterator[None]:
@@ -292,10 +266,5 @@ class UniformityMonitor:
         except Exception as error:
             if not self._started:
                 raise
-            self.errors += 1
-            if self.errors == 1:
-                why = f"{type(error).__name__}: {error}"
-                log.warning(
-                    "uniformity: %s failed at step %d: %s; training goes on, more is only counted",
-                    *(doing, self._step, why),
-                )
+            at = "" if self._collector is None else f" at step {self._collector.step}"
+            self.faults.add(f"{doing}{at}", error)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from uniformity_callbacks.alerts import Alert, AlertBook
+from uniformity_callbacks.faults import Faults
 from uniformity_callbacks.journal import JournalWriter
 from uniformity_callbacks.panel import Reading, measure
 from uniformity_callbacks.sample import Sample
@@ -56,7 +57,7 @@ class Reader:
     """Reads captures on a thread of its own and keeps the outcomes until they are collected.
 
     Attributes:
-        failures: captures that could not be read or were dropped.
+        faults: captures that could not be read, were dropped, or did not reach the journal.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Reader:
         journal: JournalWriter | None = None,
         feeds: Sequence[Feed] = (),
     ) -> None:
-        self.failures = 0
+        self.faults = Faults("uniformity")
         self._metrics, self._book, self._journal, self._feeds = metrics, book, journal, feeds
         self._outcomes: list[Outcome] = []
         self._lock = threading.Lock()
@@ -76,7 +77,8 @@ class Reader:
     def submit(self, capture: Capture) -> None:
         """Hand over a capture without waiting."""
         if not self._worker.put(capture):
-            self._failed(capture.step, f"{_CAPACITY} readings are waiting; choose a larger every_n_steps")
+            waiting = f"{_CAPACITY} others are waiting to be read; choose a larger every_n_steps"
+            self.faults.add(f"step {capture.step} dropped", waiting)
 
     def settle(self, timeout: float) -> bool:
         """Wait until all captures are read, at most ``timeout`` seconds; return whether they are."""
@@ -108,7 +110,7 @@ class Reader:
                 reading, {capture.key + name: value for name, value in values.items()}, self._book.update(reading)
             )
         except Exception as error:  # a reading that fails is lost, the run is not
-            self._failed(capture.step, f"{type(error).__name__}: {error}")
+            self.faults.add(f"step {capture.step} has no reading", error)
             return
         self._record(outcome)
         for feed in self._feeds:
@@ -124,9 +126,4 @@ class Reader:
             for alert in outcome.alerts:
                 self._journal.alert(alert)
         except Exception as error:  # a full disk must not cost the reading its other ways out
-            self._failed(outcome.reading.step, f"journal: {type(error).__name__}: {error}")
-
-    def _failed(self, step: int, why: str) -> None:
-        self.failures += 1
-        if self.failures == 1:
-            log.warning("uniformity: step %d has no reading: %s; training goes on, more is only counted", step, why)
+            self.faults.add(f"step {outcome.reading.step} is not in the journal", error)

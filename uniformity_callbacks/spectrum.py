@@ -33,16 +33,22 @@ def nuclear_norm(c: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
     Args:
         c: finite float64 matrix (n, d).
     """
+    if not (torch.is_grad_enabled() and c.requires_grad):
+        return _singular(torch.linalg.eigvalsh(gram(c))).sum()
     norm: Tensor = _NuclearNorm.apply(c)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return norm
+
+
+def _singular(eigenvalues: Tensor) -> Tensor:
+    noise = _EIGENVALUE_NOISE * torch.finfo(eigenvalues.dtype).eps * eigenvalues[-1]
+    return torch.where(eigenvalues > noise, eigenvalues.clamp(min=0.0).sqrt(), 0.0)
 
 
 class _NuclearNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, c: Tensor) -> Tensor:
         values, vectors = torch.linalg.eigh(gram(c))
-        noise = _EIGENVALUE_NOISE * torch.finfo(c.dtype).eps * values[-1]
-        singular = torch.where(values > noise, values.clamp(min=0.0).sqrt(), 0.0)
+        singular = _singular(values)
         # Strictly greater: where all rows are zero nothing is kept, and the gradient is zero rather than 0 / 0.
         kept = singular > RESOLUTION * singular[-1]
         inverse = torch.where(kept, singular.clamp(min=torch.finfo(c.dtype).tiny).reciprocal(), 0.0)

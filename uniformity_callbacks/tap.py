@@ -54,6 +54,11 @@ class Tap:
         """The layer's dotted path; several joined by " or " while it is not yet known which one runs."""
         return " or ".join(self._candidates)
 
+    @property
+    def why_blind(self) -> str:
+        """Why there may be no views, in words."""
+        return self.problem or f"{self.name} was not called with gradients in this step"
+
     def attach(self) -> None:
         """Put the hook on the layer; a second call does nothing."""
         if not self._handles:
@@ -71,10 +76,13 @@ class Tap:
         """Forget what was collected and collect from now on: "watch" detached, "train" with the graph."""
         self._caught = {}
         self._mode = mode
+        if mode != "off":
+            self.problem = None
 
-    def stop(self) -> None:
-        """Collect no more; what was collected stays until the next `start`."""
-        self._mode = "off"
+    def stop(self) -> bool:
+        """Collect no more, return whether we did; what was collected stays until the next `start`."""
+        was_open, self._mode = self._mode != "off", "off"
+        return was_open
 
     def views(self) -> list[Tensor]:
         """Return the views collected since `start`, (n, d) each, in the order of the calls.

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
+from uniformity_callbacks.faults import Faults
 from uniformity_callbacks.worker import Worker
 
 log = logging.getLogger("uniformity_callbacks")
@@ -32,13 +33,13 @@ class Feed:
     """One writer behind its thread.
 
     Attributes:
-        failures: readings that the writer raised on or that were dropped.
+        faults: readings that the writer raised on or that were dropped.
     """
 
     def __init__(self, writer: Writer) -> None:
-        self.failures = 0
         self._writer = writer
         self._name = getattr(writer, "__name__", type(writer).__name__)
+        self.faults = Faults(f"writer {self._name}")
         self._worker: Worker[tuple[Mapping[str, float], int] | None] = Worker(
             self._write, name=f"uniformity-{self._name}", capacity=_CAPACITY
         )
@@ -49,17 +50,15 @@ class Feed:
     def put(self, values: Mapping[str, float], step: int) -> None:
         """Hand the writer a reading without waiting for it."""
         if not self._worker.put((values, step)):
-            self._failed("its queue is full")
+            self.faults.add(f"step {step} dropped", "its queue is full")
 
     def close(self, timeout: float) -> None:
         """Let the writer finish and close, waiting at most ``timeout`` seconds."""
         self._worker.put(None)
         left = self._worker.close(timeout)
-        if left or self.failures:
-            log.warning(
-                "writer %s: %d readings failed and %d were still waiting after %.0f s; all are in the journal",
-                *(self._name, self.failures, left, timeout),
-            )
+        if left or self.faults.count:
+            lost = f"{self.faults.count} readings failed, {left} were still waiting after {timeout:.0f} s"
+            log.warning("writer %s: %s; all are in the journal", self._name, lost)
 
     def _write(self, item: tuple[Mapping[str, float], int] | None) -> None:
         try:
@@ -68,9 +67,4 @@ class Feed:
             elif (closer := getattr(self._writer, "close", None)) is not None:
                 closer()
         except Exception as error:  # a writer's error is never training's
-            self._failed(f"{type(error).__name__}: {error}")
-
-    def _failed(self, why: str) -> None:
-        self.failures += 1
-        if self.failures == 1:
-            log.warning("writer %s failed: %s; training and the journal go on, more is only counted", self._name, why)
+            self.faults.add("close" if item is None else f"step {item[1]}", error)

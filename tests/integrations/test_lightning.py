@@ -179,7 +179,7 @@ def test_a_skipped_batch_is_left_alone():
 
     callback = UniformityCallback(every_n_steps=1, auxiliary=0.1)
     fit(new(Skips), [callback], max_steps=5)
-    assert callback.monitor.errors == 0
+    assert callback.monitor.faults.count == 0
     assert [r.step for r in journal(callback).readings] == [0, 1, 3, 4]
 
 
@@ -239,7 +239,7 @@ def test_a_failing_writer_or_logger_never_reaches_training(caplog):
     trainer = fit(new(), [callback], logger=Bad("csv"), max_steps=8, log_every_n_steps=2)
     assert trainer.global_step == 8
     assert len(journal(callback).readings) == 4
-    assert "writer bad failed: RuntimeError: bad writer" in caplog.text
+    assert "writer bad: step 0: RuntimeError: bad writer" in caplog.text
     assert "no space left" in caplog.text
 
 

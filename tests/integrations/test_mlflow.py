@@ -40,7 +40,7 @@ def write(writer, steps=(0, 50)):
     for step in steps:
         feed.put({key: value + step for key, value in VALUES.items()}, step)
     feed.close(60.0)
-    assert feed.failures == 0
+    assert feed.faults.count == 0
     return writer.run_id
 
 
@@ -114,7 +114,7 @@ def test_nan_is_stored_as_nan(place):
     feed = Feed(writer := MLflowWriter())
     feed.put({"uniformity/w2": math.nan, "uniformity/lu": 1.0}, 3)
     feed.close(60.0)
-    assert feed.failures == 0
+    assert feed.faults.count == 0
     client = MlflowClient(f"sqlite:///{place / 'mlflow.db'}")
     ((step, value),) = history(client, writer.run_id)
     assert step == 3
@@ -128,8 +128,8 @@ def test_a_store_that_is_not_there_harms_nobody(tmp_path, caplog):
     feed = Feed(writer)
     feed.put(VALUES, 0)
     feed.close(60.0)
-    assert feed.failures == 1
-    assert "writer MLflowWriter failed" in caplog.text
+    assert feed.faults.count == 1
+    assert "writer MLflowWriter: step 0: " in caplog.text
 
 
 def test_run_id_goes_alone():
