@@ -7,6 +7,7 @@ adds is the one callback below.
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import sys
 import time
@@ -41,19 +42,26 @@ class Run:
 
 
 RUNS = [
-    Run("Siamese, watched", models.Siamese, {}),
-    Run("Siamese, alerts=stop", models.Siamese, {}, {"alerts": "stop"}),
-    Run("Siamese + W2 loss", models.Siamese, {}, {"auxiliary": WassersteinLoss(weight=1.0)}),
-    Run("Barlow w/o off-diagonal, watched", models.BarlowTwins, {"off_diagonal": 0.0}),
-    Run("Barlow w/o off-diagonal + W2 loss", models.BarlowTwins, {"off_diagonal": 0.0}, {"auxiliary": 1.0}),
+    Run("Siamese", models.Siamese, {}),
+    Run("Siamese, stop", models.Siamese, {}, {"alerts": "stop"}),
+    Run("Siamese + W2", models.Siamese, {}, {"auxiliary": WassersteinLoss(weight=1.0)}),
+    Run("Barlow*", models.BarlowTwins, {"off_diagonal": 0.0}),
+    Run("Barlow* + W2", models.BarlowTwins, {"off_diagonal": 0.0}, {"auxiliary": 1.0}),
 ]
+EXPLAINED = {
+    "Siamese": "a plain Siamese network, watched",
+    "Siamese, stop": 'the same with alerts="stop"',
+    "Siamese + W2": "the same with the Wasserstein loss injected, weight 1.0",
+    "Barlow*": "Barlow Twins without the off-diagonal term of its loss, watched",
+    "Barlow* + W2": "the same with the Wasserstein loss injected, weight 1.0",
+}
 
 
 def train(run: Run, digits: data.Digits, folder: Path) -> show.Result:
     """Train one run from the same seed as all others and return what it shows."""
     seed_everything(SEED, verbose=False)
     model = run.model(**run.arguments)
-    slug = run.name.lower().replace(",", "").replace("/", "").replace(" + ", " ").replace("=", "-").replace(" ", "-")
+    slug = "-".join(re.findall(r"\w+", run.name.lower()))
     callback = UniformityCallback(
         every_n_steps=EVERY,
         writers=[MLflowWriter(store(folder), experiment="collapse-on-digits", run_name=run.name)],
@@ -95,12 +103,13 @@ def main() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)  # what they say at every start is not what this shows
     # The images are in memory; worker processes would only slow the loader.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")  # Lightning's own, with this torch
 
     started = time.monotonic()
     digits = data.load()
     results = []
     for k, run in enumerate(RUNS, start=1):
-        print(f"\n[{k}/{len(RUNS)}] {run.name}", flush=True)
+        print(f"\n[{k}/{len(RUNS)}] {run.name}: {EXPLAINED[run.name]}", flush=True)
         results.append(train(run, digits, folder))
     show.table(results, evaluate.pixel_accuracies(digits))
     figure = folder / "collapse.png"

@@ -2,12 +2,12 @@ import math
 
 import numpy as np
 import pytest
-import reference
 import torch
-from conftest import CASES, VALUES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import reference
+from conftest import CASES, VALUES
 from uniformity_callbacks import functional
 
 METRICS = {

@@ -236,7 +236,7 @@ def _alert(rule: CollapseAlert, watch: Watch, reading: Reading) -> Alert:
     )
     lines = [
         f"{rule.kind} collapse at step {reading.step}, since step {since}",
-        f"  seen:  {_METRIC[rule.kind]} {', '.join(f'{value:.3g}' for value in recent)}, threshold {limit:.3g}; "
+        f"  seen:  {_METRIC[rule.kind]} {', '.join(f'{value:.4g}' for value in recent)}, threshold {limit:.3g}; "
         f"W2 {values['w2']:.3f} (0 is ideal, 1.414 one point)",
         f"  means: {means}",
         f"  mends: {_MENDS[rule.kind]};",

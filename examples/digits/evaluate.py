@@ -9,8 +9,7 @@ from typing import NamedTuple
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import normalize
 from torch import Tensor, nn
 
 from .data import Digits
@@ -45,7 +44,7 @@ def projector_outputs(model: TwoViewModule, images: Tensor) -> Tensor:
 
 
 def encoder_features(model: TwoViewModule, images: Tensor) -> Tensor:
-    """Return the encoder's features `(n, 128)`, on the CPU, for images `(n, 1, 8, 8)`, in eval mode."""
+    """Return the encoder's features `(n, 64)`, on the CPU, for images `(n, 1, 8, 8)`, in eval mode."""
     with eval_mode(model):
         features: Tensor = model.encoder(images.to(model.device))
     return features.cpu()
@@ -65,8 +64,9 @@ def _accuracies(represent: Callable[[Tensor], Tensor], digits: Digits) -> Accura
     """Return both accuracies, fitted on the training images and scored on the test images."""
     train, test = represent(digits.train_images).numpy(), represent(digits.test_images).numpy()
     train_labels, test_labels = digits.train_labels.numpy(), digits.test_labels.numpy()
-    nearest = KNeighborsClassifier(n_neighbors=1)
-    # Standardised, or the probe's penalty would weigh on a feature by its scale, which means nothing here.
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    # At unit length, as W2 sees the outputs. Standardising would hide a collapse from the probe: it blows whatever
+    # little variation is left up again.
+    train, test = normalize(train), normalize(test)
+    nearest, probe = KNeighborsClassifier(n_neighbors=1), LogisticRegression(max_iter=2000)
     scores = [float(model.fit(train, train_labels).score(test, test_labels)) for model in (nearest, probe)]
     return Accuracies(*scores)

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from .data import Batch
 
-FEATURES = 128
+FEATURES = 64
 HIDDEN = 256
 OUTPUTS = 128
 
 
 def encoder() -> nn.Sequential:
-    """Return a convolutional network from images `(n, 1, 8, 8)` to features `(n, 128)`."""
+    """Return a convolutional network from images `(n, 1, 8, 8)` to features `(n, 64)`."""
 
     def block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
         return nn.Sequential(
@@ -24,22 +24,20 @@ def encoder() -> nn.Sequential:
             nn.ReLU(),
         )
 
-    return nn.Sequential(
-        block(1, 32, 1), block(32, 64, 2), block(64, FEATURES, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-    )
+    blocks = block(1, 16, 1), block(16, 32, 2), block(32, 64, 2)
+    return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(64 * 2 * 2, FEATURES))
 
 
 def projector() -> nn.Sequential:
-    """Return a perceptron of one hidden layer from features `(n, 128)` to outputs `(n, 128)`."""
+    """Return a perceptron of one hidden layer from features `(n, 64)` to outputs `(n, 128)`."""
     return nn.Sequential(nn.Linear(FEATURES, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, OUTPUTS))
 
 
 class TwoViewModule(LightningModule):
     """Encoder and projector, trained on two views of a batch; a subclass says how the views are compared."""
 
-    def __init__(self, *, lr: float) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.lr = lr
         self.encoder = encoder()
         self.projector = projector()
 
@@ -59,10 +57,6 @@ class TwoViewModule(LightningModule):
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return Adam at a constant rate."""
-        return torch.optim.Adam(self.parameters(), lr=self.lr)
-
 
 class Siamese(TwoViewModule):
     """A plain Siamese network: pull two views together and do nothing else, so that all become one point.
@@ -73,12 +67,13 @@ class Siamese(TwoViewModule):
     Simple Siamese Representation Learning*, CVPR 2021, arXiv 2011.10566.
     """
 
-    def __init__(self, *, lr: float = 1e-3) -> None:
-        super().__init__(lr=lr)
-
     def compare(self, z0: Tensor, z1: Tensor) -> Tensor:
         """Return the mean squared distance, 0 to 4, of the normalised outputs; 0 at collapse."""
         return (F.normalize(z0, dim=1) - F.normalize(z1, dim=1)).square().sum(1).mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return Adam at a constant rate."""
+        return torch.optim.Adam(self.parameters(), lr=2e-3)
 
 
 class BarlowTwins(TwoViewModule):
@@ -92,8 +87,8 @@ class BarlowTwins(TwoViewModule):
     2103.03230, equations 1 and 2; `off_diagonal` is the paper's lambda, 0.005 there.
     """
 
-    def __init__(self, *, off_diagonal: float = 0.005, scale: float = 0.05, lr: float = 1e-3) -> None:
-        super().__init__(lr=lr)
+    def __init__(self, *, off_diagonal: float = 0.005, scale: float = 0.05) -> None:
+        super().__init__()
         self.off_diagonal = off_diagonal
         self.scale = scale
 
@@ -103,6 +98,10 @@ class BarlowTwins(TwoViewModule):
         on = correlation.diagonal()
         off = correlation.square().sum() - on.square().sum()
         return self.scale * ((on - 1).square().sum() + self.off_diagonal * off)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return SGD with momentum at a constant rate."""
+        return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
 
 
 def _standardise(z: Tensor, eps: float = 1e-5) -> Tensor:
