@@ -118,6 +118,7 @@ def main() -> None:
     print("Look at the curves of all runs:")
     print(f"  .venv/bin/tensorboard --logdir {folder / 'tensorboard'}")
     print(f"  .venv/bin/mlflow ui --backend-store-uri {store(folder)}")
+    print("    and there http://127.0.0.1:5000/#/experiments/1/runs?compareRunsMode=CHART")
 
 
 if __name__ == "__main__":

@@ -127,6 +127,10 @@ class UniformityCallback(pl.Callback):
         if self.monitor.auxiliary is not None:
             self._injected = _Injected(pl_module, self.monitor)
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the last reading of the run that is resumed: the first due step may come after the epoch's end."""
+        self._show(trainer, self.monitor.last)
+
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Open the tap for this batch; ``global_step`` counts the optimizer steps before it."""
         self._step = trainer.global_step
@@ -171,7 +175,7 @@ class UniformityCallback(pl.Callback):
 
     def _publish(self, trainer: pl.Trainer, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
-            trainer.callback_metrics.update({key: torch.tensor(value) for key, value in outcome.values.items()})
+            self._show(trainer, outcome.values)
             for logger in trainer.loggers:
                 try:
                     logger.log_metrics(outcome.values, step=outcome.reading.step)
@@ -179,6 +183,10 @@ class UniformityCallback(pl.Callback):
                     log.warning("uniformity: %s did not take step %d: %s", logger, outcome.reading.step, error)
         if self.monitor.should_stop:
             trainer.should_stop = True
+
+    @staticmethod
+    def _show(trainer: pl.Trainer, values: Mapping[str, float]) -> None:
+        trainer.callback_metrics.update({key: torch.tensor(value) for key, value in values.items()})
 
 
 class _Injected:

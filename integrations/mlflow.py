@@ -20,9 +20,6 @@ _DEFAULT_FILE = "mlflow.db"
 _DEFAULT_EXPERIMENT = "0"
 """Id of the experiment "Default", which every store has."""
 
-_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
-"""Tag of an experiment that we make: MLflow 3 then opens it on its runs and curves, not on traces of language models."""
-
 
 class MLflowWriter:
     """Writes each reading as one batch of metrics under their keys.
@@ -94,5 +91,5 @@ class MLflowWriter:
         elif (found := client.get_experiment_by_name(name)) is not None:
             experiment_id = found.experiment_id
         else:
-            experiment_id = client.create_experiment(name, tags=_TRAINING)
+            experiment_id = client.create_experiment(name)
         return str(client.create_run(experiment_id, run_name=self._run_name).info.run_id)

@@ -101,3 +101,30 @@ def test_a_place_that_cannot_be_written_to(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"journal .*a.jsonl' cannot be written .*give another path by journal="):
         JournalWriter(tmp_path / "file" / "a.jsonl", run={})
+
+
+def test_a_line_cut_by_a_full_disk_costs_only_itself(tmp_path):
+    class Full:
+        """Takes half of what it is given while the disk is full."""
+
+        def __init__(self, file):
+            self.file, self.full = file, False
+
+        def write(self, data):
+            return self.file.write(data[: len(data) // 2] if self.full else data)
+
+        def close(self):
+            self.file.close()
+
+    journal = JournalWriter(tmp_path / "a.jsonl", run={})
+    journal._file = Full(journal._file)
+    journal.reading(reading(0))
+    journal._file.full = True
+    with pytest.raises(OSError, match=r"only .* bytes could be written"):
+        journal.reading(reading(1))
+    journal._file.full = False
+    journal.reading(reading(2))
+    journal.close()
+    back = read_journal(tmp_path / "a.jsonl")
+    assert [r.step for r in back.readings] == [0, 2]
+    assert back.unreadable == [3]

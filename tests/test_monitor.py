@@ -333,7 +333,7 @@ def test_logs_under_one_name(caplog):
     assert caplog.record_tuples == [("uniformity_callbacks", logging.WARNING, "hello")]
 
 
-@pytest.mark.parametrize("state", [{}, {"alerts": 3, "journal": None}, {"alerts": [{"layer": "a"}], "journal": None}])
+@pytest.mark.parametrize("state", [{}, {"alerts": 3}, {"alerts": [{"layer": "a"}]}, {"alerts": [], "last": 3}])
 def test_a_broken_state_is_reported_and_left(state, caplog):
     monitor = UniformityMonitor()
     monitor.load_state_dict(state)

@@ -15,8 +15,13 @@ from torch import Tensor
 
 from uniformity_callbacks.sample import UnitRows, unit_rows
 
-W2_AT_ONE_POINT = math.sqrt(2.0)
-"""W2 where all rows are one point: the worst value there is on unit rows."""
+__all__ = [
+    "effective_dims",
+    "mean_resultant_length",
+    "std_ratio",
+    "wang_isola_uniformity",
+    "wasserstein_uniformity",
+]
 
 _ROUND_OFF = 1e-28
 """Total variance of unit rows below which they are one point: centring equal float64 rows leaves some 1e-32 each."""
@@ -175,7 +180,7 @@ def wang_isola_uniformity(z: Float[Tensor, "n d"], *, t: float = 2.0, normalize:
 
 
 def w2(u: UnitRows) -> Float[Tensor, ""]:
-    """Return W2 of prepared rows in float64; `W2_AT_ONE_POINT` if none is valid."""
+    """Return W2 of prepared rows in float64; sqrt(2), as for one point, if none is valid."""
     count = u.count.clamp(min=1.0)
     # |mu|^2 + tr S is the mean squared length: exactly 1 on unit rows, but written so for rows taken as they are.
     length = torch.where(u.count > 0, u.rows.square().sum() / count, 1.0)

@@ -36,6 +36,7 @@ class JournalWriter:
             raise ValueError(
                 f"journal {str(path)!r} cannot be written ({error}); give another path by journal="
             ) from error
+        self._torn = False
         self._write({"type": "run", "format": FORMAT, "time": time.time(), **run})
 
     def reading(self, reading: Reading) -> None:
@@ -51,7 +52,13 @@ class JournalWriter:
         self._file.close()
 
     def _write(self, record: dict[str, Any]) -> None:
-        self._file.write((json.dumps(_plain(record), allow_nan=False) + "\n").encode())
+        line = (json.dumps(_plain(record), allow_nan=False) + "\n").encode()
+        if self._torn:  # a full disk cut the line before: this one must not be lost with it
+            line = b"\n" + line
+        written = self._file.write(line)
+        self._torn = written != len(line)
+        if self._torn:
+            raise OSError(f"only {written} of {len(line)} bytes could be written")
 
 
 @dataclass(frozen=True)

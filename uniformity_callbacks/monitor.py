@@ -65,6 +65,7 @@ class UniformityMonitor:
 
     Attributes:
         should_stop: an alert with the action "stop" was collected.
+        last: the newest values collected, by full key; part of the state.
         faults: errors of ours since the first step that were kept from training.
         announce: called with the text of each alert, on the caller's thread; logs a warning by default.
     """
@@ -101,6 +102,7 @@ class UniformityMonitor:
         self.every_n_steps, self.scope, self.window, self.prefix = every_n_steps, scope, window, prefix.strip("/")
         self.auxiliary, self.writers = auxiliary, tuple(writers)
         self.should_stop = False
+        self.last: dict[str, float] = {}
         self.faults = Faults("uniformity")
         self.announce: Callable[[str], None] = log.warning
         self._layers: tuple[Layer, ...] = (
@@ -141,11 +143,11 @@ class UniformityMonitor:
         collector = Collector(taps, every_n_steps=self.every_n_steps, window=self.window, auxiliary=self.auxiliary)
         journal, feeds = None, []
         if record:
+            feeds = [Feed(writer) for writer in self.writers]
             path = self._journal_path or Path(directory) / JOURNAL_NAME
             run = {"layers": collector.names, "every_n_steps": self.every_n_steps, "prefix": self.prefix}
             journal = JournalWriter(path, resume=self._resume, run=run)
             self._journal_path, self._resume = journal.path, True
-            feeds = [Feed(writer) for writer in self.writers]
         self._reader = Reader(self.metrics, self._book, journal=journal, feeds=feeds)
         self._collector = collector
         self._started, self.should_stop = False, False
@@ -222,7 +224,7 @@ class UniformityMonitor:
         if self._reader is not None:
             self._reader.settle(_CLOSE_S)
         journal = None if self._journal_path is None else str(self._journal_path)
-        return {"version": 1, "alerts": self._book.state_dict(), "journal": journal}
+        return {"version": 1, "alerts": self._book.state_dict(), "journal": journal, "last": dict(self.last)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` returned: alerts go on, and the journal is appended to where it is still there.
@@ -231,6 +233,7 @@ class UniformityMonitor:
         """
         try:
             self._book.load_state_dict(state["alerts"])
+            self.last = dict(state["last"])
             if state["journal"] is not None and Path(state["journal"]).exists():
                 self._journal_path, self._resume = Path(state["journal"]), True
         except Exception as error:
@@ -254,9 +257,11 @@ class UniformityMonitor:
             self._reader.submit(Capture(step, layer.layer, key, time.time(), layer.sample, layer.extras))
 
     def _act(self, outcomes: list[Outcome]) -> list[Outcome]:
-        for alert in (alert for outcome in outcomes for alert in outcome.alerts):
-            self.announce(alert.message)
-            self.should_stop |= alert.action == "stop"
+        for outcome in outcomes:
+            self.last |= outcome.values
+            for alert in outcome.alerts:
+                self.announce(alert.message)
+                self.should_stop |= alert.action == "stop"
         return outcomes
 
     @contextmanager

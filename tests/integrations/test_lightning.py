@@ -276,12 +276,26 @@ def test_a_checkpoint_holds_plain_values_and_resumes(tmp_path):
     fit(new(Constant), [first, saver], **options)
     assert journal(first).alerts == []
     state = torch.load(tmp_path / "two.ckpt", weights_only=True)["callbacks"]["UniformityCallback[uniformity]"]
-    assert state == {**first.state_dict(), "alerts": state["alerts"]}
+    assert state.keys() == {"version", "alerts", "journal", "last"}
+    assert state["journal"] == str(first.monitor.journal)
+    assert state["last"]["uniformity/samples"] == 32
     second = UniformityCallback(every_n_steps=1, alerts=rules)
     fit(new(Constant), [second, copy.deepcopy(saver)], **{**options, "max_steps": 4}, ckpt_path=tmp_path / "two.ckpt")
     assert second.monitor.journal == first.monitor.journal
     assert [r.step for r in journal(second).readings] == [0, 1, 2, 3]
     assert [(a.step, a.since) for a in journal(second).alerts] == [(2, 0)]
+
+
+def test_keys_are_there_from_the_start_of_a_resumed_run(tmp_path):
+    """Its first due step may come after the epoch's end, where EarlyStopping raises on a key that is not there."""
+    saver = ModelCheckpoint(tmp_path, every_n_train_steps=8, filename="eight")
+    fit(new(), [UniformityCallback(every_n_steps=50), saver], max_steps=8, enable_checkpointing=True)
+    early = EarlyStopping("uniformity/w2", mode="min", patience=50)
+    callbacks = [early, UniformityCallback(every_n_steps=50), copy.deepcopy(saver)]
+    options = {"max_steps": -1, "max_epochs": 3, "enable_checkpointing": True, "ckpt_path": tmp_path / "eight.ckpt"}
+    trainer = fit(new(), callbacks, **options)
+    assert trainer.global_step == 24
+    assert early.best_score.item() == pytest.approx(journal(callbacks[1]).readings[0].values["w2"])
 
 
 def test_fast_dev_run_writes_nothing(tmp_path):
