@@ -178,7 +178,7 @@ class UniformityCallback(pl.Callback):
             self._show(trainer, outcome.values)
             for logger in trainer.loggers:
                 try:
-                    logger.log_metrics(outcome.values, step=outcome.reading.step)
+                    logger.log_metrics(dict(outcome.values), step=outcome.reading.step)
                 except Exception as error:  # our point must not end the run through the user's logger
                     log.warning("uniformity: %s did not take step %d: %s", logger, outcome.reading.step, error)
         if self.monitor.should_stop:

@@ -96,6 +96,12 @@ def test_closed_forms():
     assert functional.wang_isola_uniformity(line, t=3.0).item() == pytest.approx(-12.0)
 
 
+def test_no_gradient_at_the_ideal():
+    axes = torch.cat([torch.eye(32), -torch.eye(32)]).double().requires_grad_()
+    w2(axes).backward()
+    assert (axes.grad == 0).all()
+
+
 def test_one_point():
     z = torch.randn(1, 16).expand(40, 16)
     assert w2(z).item() == pytest.approx(math.sqrt(2.0))

@@ -105,6 +105,21 @@ def test_auxiliary_is_the_loss_written_by_hand(tmp_path):
     monitor.close()
 
 
+def test_a_finished_pass_holds_no_graph(tmp_path):
+    import gc
+    import weakref
+
+    model, monitor = Model(), UniformityMonitor(auxiliary=0.3)
+    monitor.attach(model, directory=tmp_path)
+    x = torch.randn(8, 4, requires_grad=True)
+    graph = weakref.ref(x)
+    step(monitor, model, 1, (x, x))
+    del x
+    gc.collect()
+    assert graph() is None
+    monitor.close()
+
+
 def test_off_step_nothing_is_collected_without_a_loss(tmp_path):
     model, monitor = Model(), UniformityMonitor(every_n_steps=10)
     monitor.attach(model, directory=tmp_path)
@@ -251,6 +266,23 @@ def test_writers_are_opened_on_the_callers_thread_and_closed(tmp_path):
     recorder = Recorder()
     run(tmp_path, 2, every_n_steps=1, writers=[recorder])
     assert recorder.calls == [("open", True), (0, False), (1, False), ("close", False)]
+
+
+def test_a_reading_is_on_disk_before_it_goes_anywhere_else(tmp_path):
+    seen = []
+
+    def check(values, step):
+        seen.append(step in [r.step for r in read_journal(tmp_path / "uniformity.jsonl").readings])
+
+    run(tmp_path, 6, every_n_steps=1, writers=[check])
+    assert seen == [True] * 6
+
+
+def test_a_writer_may_do_what_it_likes_with_its_values(tmp_path):
+    got = []
+    writers = [lambda values, step: values.clear(), lambda values, step: got.append(len(values))]
+    _, outcomes = run(tmp_path, 3, every_n_steps=1, writers=writers)
+    assert got == [7, 7, 7] == [len(o.values) for o in outcomes]
 
 
 def test_record_false_writes_nothing(tmp_path):

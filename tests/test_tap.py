@@ -64,6 +64,19 @@ def test_no_grad_calls_frozen_layers_and_off_are_left_out():
     assert collect(tap, lambda: model(torch.randn(5, 4))) == []
 
 
+def test_an_output_of_a_no_grad_call_is_not_looked_at():
+    """A momentum network's layer may return something else, or the very tensor that it was given."""
+    model = nn.ModuleDict({"projector": nn.Identity()})
+    tap = Tap(model)
+    tap.attach()
+    tap.start("watch")
+    with torch.no_grad():
+        model["projector"](torch.randn(5, 4, requires_grad=True))
+        model["projector"]({"z": 1})
+    assert tap.views() == []
+    assert tap.problem is None
+
+
 def test_is_off_step_free_of_copies_and_gone_after_detach():
     model = Model()
     tap = Tap(model)
@@ -227,6 +240,7 @@ def test_copies_and_pickles_of_the_model_are_not_tapped():
     tap.start("watch")
     twin = copy.deepcopy(model)
     twin(torch.randn(5, 4))
+    assert [type(hook).__name__ for hook in twin.projector._forward_hooks.values()] == ["_Inert"]
     buffer = io.BytesIO()
     torch.save(model, buffer)
     buffer.seek(0)

@@ -49,7 +49,7 @@ class Feed:
 
     def put(self, values: Mapping[str, float], step: int) -> None:
         """Hand the writer a reading without waiting for it."""
-        if not self._worker.put((values, step)):
+        if not self._worker.put((dict(values), step)):  # its own, to do with as it likes
             self.faults.add(f"step {step} dropped", "its queue is full")
 
     def close(self, timeout: float) -> None:

@@ -147,6 +147,17 @@ def test_watching_changes_neither_weights_nor_random_state():
     assert plain.seen == watched.seen
 
 
+def test_what_else_training_step_returns_is_passed_on():
+    class Looks(Twin):
+        def on_train_batch_end(self, outputs, batch, batch_idx):
+            self.outputs = outputs
+
+    model = new(Looks, as_dict=True)
+    fit(model, [UniformityCallback(auxiliary=0.7)], max_steps=1)
+    assert model.outputs.keys() == {"loss", "z"}
+    assert model.outputs["loss"] > model.seen[0]
+
+
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("arguments", [{}, {"as_dict": True}, {"kind": WithoutIndex}])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-8)])
