@@ -2,9 +2,11 @@
 
 import copy
 import math
+import random
 import threading
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
@@ -136,12 +138,20 @@ def test_the_step_is_that_of_lightnings_own_curves(tmp_path):
     assert [value for _, value in events["train/loss"]] == pytest.approx(model.seen, rel=1e-6)
 
 
+@pytest.mark.usefixtures("unchecked")  # beartype draws the list items that it checks
 def test_watching_changes_neither_weights_nor_random_state():
+    def random_states():
+        return torch.get_rng_state().tolist(), random.getstate(), str(np.random.get_state())
+
     plain, watched = new(), new()
+    np.random.seed(0)
+    random.seed(0)
     fit(plain, max_steps=12)
-    state = torch.get_rng_state()
+    states = random_states()
+    np.random.seed(0)
+    random.seed(0)
     fit(watched, [UniformityCallback(every_n_steps=2)], max_steps=12)
-    assert torch.equal(state, torch.get_rng_state())
+    assert random_states() == states
     for (name, a), b in zip(plain.state_dict().items(), watched.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     assert plain.seen == watched.seen
