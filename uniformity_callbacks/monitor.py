@@ -260,7 +260,7 @@ class UniformityMonitor:
         for outcome in outcomes:
             self.last |= outcome.values
             for alert in outcome.alerts:
-                self.announce(alert.message)
+                self.announce(f"uniformity: {alert.message}")
                 self.should_stop |= alert.action == "stop"
         return outcomes
 
