@@ -1,14 +1,8 @@
-import json
-from pathlib import Path
-
 import jaxtyping
-import numpy as np
 import pytest
 import torch
 
-DATA = Path(__file__).parent / "data"
-VALUES = json.loads((DATA / "values.json").read_text())
-CASES = sorted(VALUES)
+from reference import arrays
 
 
 @pytest.fixture(autouse=True)
@@ -22,17 +16,12 @@ def _clean_state():
 
 @pytest.fixture(scope="session")
 def embeddings():
-    return _arrays("embeddings")
+    return arrays("embeddings")
 
 
 @pytest.fixture(scope="session")
 def gradients():
-    return _arrays("gradients")
-
-
-def _arrays(name):
-    with np.load(DATA / f"{name}.npz", allow_pickle=False) as archive:
-        return {case: archive[case] for case in archive.files}
+    return arrays("gradients")
 
 
 @pytest.fixture

@@ -1,8 +1,21 @@
-"""The metrics in NumPy float64, each by another formula than the package's."""
+"""The metrics in NumPy float64, each by another formula than the package's, and reference values to match."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 from scipy.linalg import sqrtm
 from scipy.spatial.distance import pdist
+
+DATA = Path(__file__).parent / "data"
+VALUES = json.loads((DATA / "values.json").read_text())
+CASES = sorted(VALUES)
+
+
+def arrays(name):
+    """The arrays of an archive, by case."""
+    with np.load(DATA / f"{name}.npz", allow_pickle=False) as archive:
+        return {case: archive[case] for case in archive.files}
 
 
 def unit(z):

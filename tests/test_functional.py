@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reference
-from conftest import CASES, VALUES
+from reference import CASES, VALUES
 from uniformity_callbacks import functional
 
 METRICS = {

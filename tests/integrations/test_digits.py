@@ -6,11 +6,6 @@ import torch
 from examples import demo
 from examples.digits import data, evaluate, models, show
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:The number of training batches"),
-]
-
 STEPS = 200
 
 

@@ -1,7 +1,6 @@
 import re
 from pathlib import Path
 
-import pytest
 import torch
 
 from examples.digits import data, models
@@ -10,8 +9,6 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.filterwarnings("ignore:.*does not have many workers")
-@pytest.mark.filterwarnings("ignore:The number of training batches")
 def test_python_blocks_run_as_they_are_printed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)

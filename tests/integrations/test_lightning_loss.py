@@ -1,0 +1,66 @@
+"""The injected loss is the one written by hand, and nothing is left of the injection."""
+
+import pytest
+import torch
+from trainers import Twin, WithoutIndex, distance, fit, journal, loader, new
+
+from uniformity_callbacks import WassersteinLoss
+from uniformity_callbacks.integrations.lightning import UniformityCallback
+
+pytestmark = pytest.mark.usefixtures("own_place")
+
+
+def test_what_else_training_step_returns_is_passed_on():
+    class Looks(Twin):
+        def on_train_batch_end(self, outputs, batch, batch_idx):
+            self.outputs = outputs
+
+    model = new(Looks, as_dict=True)
+    fit(model, [UniformityCallback(auxiliary=0.7)], max_steps=1)
+    assert model.outputs.keys() == {"loss", "z"}
+    assert model.outputs["loss"] > model.seen[0]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("arguments", [{}, {"as_dict": True}, {"kind": WithoutIndex}])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-8)])
+def test_the_injected_loss_is_the_one_written_by_hand(dtype, tolerance, arguments, accumulate):
+    options = {"data": loader(dtype=dtype), "max_steps": 8, "accumulate_grad_batches": accumulate}
+    plain, by_hand, injected = (new(**arguments, **extra).to(dtype) for extra in ({}, {"weight": 0.7}, {}))
+    fit(plain, **options)
+    fit(by_hand, **options)
+    fit(injected, [UniformityCallback(every_n_steps=3, auxiliary=0.7)], **options)
+    effect = distance(by_hand.parameters(), plain.parameters())
+    assert effect > 1e-3
+    assert distance(by_hand.parameters(), injected.parameters()) <= tolerance * effect
+    assert injected.seen == pytest.approx(by_hand.seen, rel=1e-6)  # its own loss, as it logs it, has no term of ours
+    assert vars(injected).keys() == vars(plain).keys()
+
+
+def test_a_training_step_set_on_the_instance_is_put_back():
+    model = new()
+    own = model.training_step
+    model.training_step = own
+    fit(model, [UniformityCallback(auxiliary=0.1)], max_steps=2)
+    assert vars(model)["training_step"] is own
+
+
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
+def test_a_skipped_batch_is_left_alone():
+    class Skips(Twin):
+        def training_step(self, batch, batch_idx):
+            return None if batch_idx == 2 else super().training_step(batch, batch_idx)
+
+    callback = UniformityCallback(every_n_steps=1, auxiliary=0.1)
+    fit(new(Skips), [callback], max_steps=5)
+    assert callback.monitor.faults.count == 0
+    assert [r.step for r in journal(callback).readings] == [0, 1, 3, 4]
+
+
+def test_the_loss_is_reported_as_added():
+    callback = UniformityCallback(every_n_steps=2, auxiliary=WassersteinLoss(0.7))
+    trainer = fit(new(), [callback], max_steps=5)
+    for reading in journal(callback).readings:
+        assert reading.values["aux_weight"] == 0.7
+        assert reading.values["aux_loss"] == pytest.approx(0.7 * reading.values["w2"], rel=1e-6)
+    assert trainer.callback_metrics["uniformity/aux_weight"] == pytest.approx(0.7)
