@@ -180,7 +180,7 @@ class UniformityCallback(pl.Callback):
                 try:
                     logger.log_metrics(dict(outcome.values), step=outcome.reading.step)
                 except Exception as error:  # our point must not end the run through the user's logger
-                    log.warning("uniformity: %s did not take step %d: %s", logger, outcome.reading.step, error)
+                    self.monitor.faults.add(f"{type(logger).__name__} did not take step {outcome.reading.step}", error)
         if self.monitor.should_stop:
             trainer.should_stop = True
 
@@ -210,6 +210,12 @@ class _Injected:
             return {**output, "loss": self._monitor.add_auxiliary(output["loss"])}
         return output  # None skips the batch, anything else is Lightning's to refuse
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy or pickle of the module, taken while it trains, gets its own training_step without the loss.
+        if self._shadowed is not None:
+            return _same, (self._shadowed,)
+        return getattr, (self._module, "training_step")
+
     def remove(self) -> None:
         """Put back what was there."""
         if vars(self._module).get("training_step") is self:
@@ -217,6 +223,10 @@ class _Injected:
                 del self._module.training_step
             else:
                 self._module.training_step = self._shadowed
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _above_the_bar(message: str) -> None:

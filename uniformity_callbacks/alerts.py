@@ -48,7 +48,7 @@ class Alert:
         kind: "constant" or "dimensional".
         step: the reading that made it certain.
         since: the first reading of the unbroken row that agrees.
-        readings: the watched metric in the last readings of that row, at most `PATIENCE` or the alert's own patience.
+        readings: the watched metric in the last readings of that row, as many as the patience.
         threshold: what the readings were compared with.
         action: "warn" or "stop".
         layer: dotted path of the layer.

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.preprocessing import normalize
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer, StandardScaler
 from torch import Tensor, nn
 
 from .data import Digits
@@ -17,10 +18,21 @@ from .models import TwoViewModule
 
 
 class Accuracies(NamedTuple):
-    """Shares of the test images, 0 to 1, whose label is predicted right; 0.1 is chance."""
+    """Shares of the test images, 0 to 1, whose label is predicted right; 0.1 is chance.
+
+    What a probe finds depends on how it is given the features: at unit length, as W2 sees outputs, it feels a collapse;
+    standardised, which blows up whatever little variation is left, it feels less of it. Both are shown. The settings of
+    these runs were chosen looking at the same test images, so all of it illustrates and none of it is a benchmark.
+
+    Attributes:
+        nearest_neighbour: by the nearest training image, features at unit length.
+        linear_probe: by logistic regression, features at unit length.
+        standardised_probe: by logistic regression, each feature at mean 0 and variance 1.
+    """
 
     nearest_neighbour: float
     linear_probe: float
+    standardised_probe: float
 
 
 @contextmanager
@@ -61,12 +73,12 @@ def pixel_accuracies(digits: Digits) -> Accuracies:
 
 
 def _accuracies(represent: Callable[[Tensor], Tensor], digits: Digits) -> Accuracies:
-    """Return both accuracies, fitted on the training images and scored on the test images."""
+    """Return the accuracies, fitted on the training images and scored on the test images."""
     train, test = represent(digits.train_images).numpy(), represent(digits.test_images).numpy()
     train_labels, test_labels = digits.train_labels.numpy(), digits.test_labels.numpy()
-    # At unit length, as W2 sees the outputs. Standardising would hide a collapse from the probe: it blows whatever
-    # little variation is left up again.
-    train, test = normalize(train), normalize(test)
-    nearest, probe = KNeighborsClassifier(n_neighbors=1), LogisticRegression(max_iter=2000)
-    scores = [float(model.fit(train, train_labels).score(test, test_labels)) for model in (nearest, probe)]
-    return Accuracies(*scores)
+    models = (
+        make_pipeline(Normalizer(), KNeighborsClassifier(n_neighbors=1)),
+        make_pipeline(Normalizer(), LogisticRegression(max_iter=2000)),
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)),
+    )
+    return Accuracies(*(float(model.fit(train, train_labels).score(test, test_labels)) for model in models))

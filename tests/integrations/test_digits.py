@@ -99,7 +99,7 @@ def sorted_by_run(folder):
 
 def test_table_and_figure(results, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    show.table(list(results[0].values()), evaluate.Accuracies(0.98, 0.95))
+    show.table(list(results[0].values()), evaluate.Accuracies(0.98, 0.95, 0.97))
     out = capsys.readouterr().out
     assert max(len(line) for line in out.splitlines()) <= 80
     for part in ("constant", "dimensional", "stopped", "no collapse", "raw pixels", "0.980"):

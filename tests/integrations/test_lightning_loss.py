@@ -1,5 +1,9 @@
 """The injected loss is the one written by hand, and nothing is left of the injection."""
 
+import copy
+import functools
+
+import lightning.pytorch as pl
 import pytest
 import torch
 from trainers import Twin, WithoutIndex, distance, fit, journal, loader, new
@@ -64,3 +68,36 @@ def test_the_loss_is_reported_as_added():
         assert reading.values["aux_weight"] == 0.7
         assert reading.values["aux_loss"] == pytest.approx(0.7 * reading.values["w2"], rel=1e-6)
     assert trainer.callback_metrics["uniformity/aux_weight"] == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("shadowed", [False, True])
+def test_a_module_can_be_copied_and_pickled_while_the_loss_is_injected(shadowed):
+    twins = []
+
+    class Copies(Twin):
+        def on_train_batch_end(self, *args):
+            twins.append(copy.deepcopy(self))
+
+    model = new(Copies)
+    if shadowed:
+        model.training_step = functools.partial(Twin.training_step, model)
+    monitor = (callback := UniformityCallback(every_n_steps=1, auxiliary=0.7)).monitor
+    fit(model, [callback], max_steps=2)
+    assert [r.values["samples"] for r in journal(callback).readings] == [32, 32]
+    (x,) = next(iter(loader()))
+    twin = twins[0]
+    twin.log = lambda *args: None
+    assert twin.training_step((x,), 0).item() == twin.seen[-1]  # its own, without the loss
+    assert monitor.faults.count == 0
+
+
+class Saver(pl.Callback):
+    def on_train_batch_end(self, trainer, module, *args):
+        torch.save(module, "whole.pt")
+
+
+def test_a_module_can_be_pickled_while_the_loss_is_injected():
+    fit(new(), [UniformityCallback(auxiliary=0.7), Saver()], max_steps=2)
+    back = torch.load("whole.pt", weights_only=False)
+    assert back.training_step.__self__ is back
+    assert type(back) is Twin
