@@ -180,7 +180,7 @@ class UniformityCallback(pl.Callback):
                 try:
                     logger.log_metrics(dict(outcome.values), step=outcome.reading.step)
                 except Exception as error:  # our point must not end the run through the user's logger
-                    self.monitor.faults.add(f"{type(logger).__name__} did not take step {outcome.reading.step}", error)
+                    self.monitor.faults.add(type(logger).__name__, error, step=outcome.reading.step)
         if self.monitor.should_stop:
             trainer.should_stop = True
 

@@ -5,9 +5,10 @@ import threading
 
 import pytest
 import torch
+from torch import nn
 
 from loops import Model, run, step, views
-from uniformity_callbacks import UniformityMonitor, read_journal
+from uniformity_callbacks import CollapseAlert, UniformityMonitor, read_journal
 
 
 def test_rows_that_are_not_finite_are_counted(tmp_path):
@@ -86,7 +87,7 @@ def test_a_failing_writer_harms_nobody(tmp_path, caplog):
     assert got == [0, 1, 2, 3, 4]
     assert [r.step for r in read_journal(monitor.journal).readings] == got
     assert len(outcomes) == 5
-    assert caplog.text.count("writer bad: step 0: OSError: disk full") == 1
+    assert caplog.text.count("writer bad: write at step 0: OSError: disk full") == 1
     assert "5 readings failed, 0 were still waiting" in caplog.text
 
 
@@ -177,7 +178,7 @@ def test_a_journal_that_fails_costs_nothing_but_itself(tmp_path, caplog, monkeyp
     got = []
     _, outcomes = run(tmp_path, 3, every_n_steps=1, writers=[lambda values, step: got.append(step)])
     assert got == [o.reading.step for o in outcomes] == [0, 1, 2]
-    assert caplog.text.count("step 0 is not in the journal: OSError: no space left") == 1
+    assert caplog.text.count("journal at step 0: OSError: no space left") == 1
 
 
 def test_a_metric_that_fails_costs_its_reading_only(tmp_path, caplog, monkeypatch):
@@ -195,4 +196,34 @@ def test_a_metric_that_fails_costs_its_reading_only(tmp_path, caplog, monkeypatc
     monitor.attach(model, directory=tmp_path)
     outcomes = [o for k in range(5) for o in step(monitor, model, k, views(33 if k == 2 else 32))] + monitor.close()
     assert [o.reading.step for o in outcomes] == [0, 1, 3, 4]
-    assert "step 2 has no reading: RuntimeError: eigh did not converge" in caplog.text
+    assert "reading at step 2: RuntimeError: eigh did not converge" in caplog.text
+
+
+def test_one_kind_of_fault_does_not_silence_another(tmp_path, caplog):
+    model, monitor = Model(), UniformityMonitor("projector", auxiliary=1.0, every_n_steps=1)
+    monitor.attach(model, directory=tmp_path)
+    step(monitor, model, 0, views())
+    monitor.faults.add("a logger", "it is gone")
+    for k in (1, 2):
+        monitor.begin(k)
+        monitor.add_auxiliary(torch.tensor(1.0))
+        monitor.finish()
+    monitor.close()
+    assert monitor.faults.count == 3
+    assert caplog.text.count("uniformity: a logger: it is gone") == 1
+    assert caplog.text.count("uniformity: the auxiliary loss at step 1: ValueError") == 1
+
+
+def test_dead_outputs_are_a_constant_collapse(tmp_path):
+    """All rows zero have no direction: none is a sample, and they read as one point."""
+    rules = [CollapseAlert("constant", patience=1, warmup_steps=0), CollapseAlert("dimensional", warmup_steps=0)]
+    model = Model()
+    nn.init.zeros_(model.projector.weight)
+    nn.init.zeros_(model.projector.bias)
+    monitor = UniformityMonitor(every_n_steps=1, alerts=rules)
+    monitor.attach(model, directory=tmp_path)
+    (outcome,) = step(monitor, model, 0, views())
+    monitor.close()
+    assert outcome.values["uniformity/samples"] == outcome.values["uniformity/nonfinite"] == 0
+    assert outcome.values["uniformity/w2"] == pytest.approx(math.sqrt(2))
+    assert [alert.kind for alert in outcome.alerts] == ["constant"]

@@ -248,3 +248,14 @@ def test_copies_and_pickles_of_the_model_are_not_tapped():
     assert tap.views() == []
     model(torch.randn(5, 4))
     assert len(tap.views()) == 1
+
+
+def test_a_copy_that_fails_does_not_end_the_forward_pass():
+    class Full(torch.Tensor):
+        def detach(self):
+            raise torch.OutOfMemoryError("out of memory")
+
+    model = Model()
+    tap = Tap(model, output=lambda z: z.as_subclass(Full))
+    assert collect(tap, lambda: model(torch.randn(5, 4))) == []
+    assert tap.problem == "projector: out of memory"

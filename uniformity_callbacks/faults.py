@@ -1,4 +1,4 @@
-"""Errors of ours that are kept from training: the first is reported, all are counted."""
+"""Errors of ours that are kept from training: the first of each kind is reported, all are counted."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ log = logging.getLogger("uniformity_callbacks")
 
 
 class Faults:
-    """A counter that speaks once.
+    """A counter that speaks once for each kind of fault, so that one kind does not silence another.
 
     Args:
         subject: what the reports begin with.
 
     Attributes:
-        count: errors so far.
+        count: errors so far, of all kinds.
     """
 
     def __init__(self, subject: str) -> None:
         self.count = 0
         self._subject = subject
+        self._told: set[str] = set()
 
-    def add(self, what: str, error: BaseException | str) -> None:
-        """Count an error, and log a warning if it is the first."""
+    def add(self, kind: str, error: BaseException | str, *, step: int | None = None) -> None:
+        """Count an error, and log a warning if it is the first of its kind."""
         self.count += 1
-        if self.count == 1:
+        if kind not in self._told:
+            self._told.add(kind)
+            at = "" if step is None else f" at step {step}"
             why = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-            log.warning("%s: %s: %s; training goes on, further errors are only counted", self._subject, what, why)
+            log.warning("%s: %s%s: %s; training goes on, more of it is only counted", self._subject, kind, at, why)

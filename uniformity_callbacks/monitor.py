@@ -43,7 +43,8 @@ class UniformityMonitor:
 
     A step is: `begin`, the forward passes, `add_auxiliary` (where there is a loss), `pause` before backward, `end_pass`
     after it; after the optimizer's step `finish`, which returns the readings that are ready. Up to the end of the first
-    `finish` errors are raised; after it they are logged once, counted in `faults`, and training goes on.
+    `finish` errors are raised; after it the first of each kind is logged, all are counted in `faults`, and training
+    goes on.
 
     Args:
         layer: dotted path, list of paths, module, or None (the module named like a projector that is trained).
@@ -66,7 +67,7 @@ class UniformityMonitor:
     Attributes:
         should_stop: an alert with the action "stop" was collected.
         last: the newest values collected, by full key; part of the state.
-        faults: errors of ours since the first step that were kept from training.
+        faults: errors of ours that were kept from training; writers count their own.
         announce: called with the text of each alert, on the caller's thread; logs a warning by default.
     """
 
@@ -148,7 +149,7 @@ class UniformityMonitor:
             run = {"layers": collector.names, "every_n_steps": self.every_n_steps, "prefix": self.prefix}
             journal = JournalWriter(path, resume=self._resume, run=run)
             self._journal_path, self._resume = journal.path, True
-        self._reader = Reader(self.metrics, self._book, journal=journal, feeds=feeds)
+        self._reader = Reader(self.metrics, self._book, faults=self.faults, journal=journal, feeds=feeds)
         self._collector = collector
         self._started, self.should_stop = False, False
         self._blind.clear()
@@ -271,5 +272,4 @@ class UniformityMonitor:
         except Exception as error:
             if not self._started:
                 raise
-            at = "" if self._collector is None else f" at step {self._collector.step}"
-            self.faults.add(f"{doing}{at}", error)
+            self.faults.add(doing, error, step=None if self._collector is None else self._collector.step)

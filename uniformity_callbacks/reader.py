@@ -56,8 +56,12 @@ class Outcome:
 class Reader:
     """Reads captures on a thread of its own and keeps the outcomes until they are collected.
 
-    Attributes:
-        faults: captures that could not be read, were dropped, or did not reach the journal.
+    Args:
+        metrics: names to compute.
+        book: the alerts.
+        faults: takes captures that could not be read, were dropped, or did not reach the journal.
+        journal: where readings are recorded first, or None.
+        feeds: the writers.
     """
 
     def __init__(
@@ -65,10 +69,11 @@ class Reader:
         metrics: Sequence[str],
         book: AlertBook,
         *,
+        faults: Faults,
         journal: JournalWriter | None = None,
         feeds: Sequence[Feed] = (),
     ) -> None:
-        self.faults = Faults("uniformity")
+        self.faults = faults
         self._metrics, self._book, self._journal, self._feeds = metrics, book, journal, feeds
         self._outcomes: list[Outcome] = []
         self._lock = threading.Lock()
@@ -78,7 +83,7 @@ class Reader:
         """Hand over a capture without waiting."""
         if not self._worker.put(capture):
             waiting = f"{_CAPACITY} others are waiting to be read; choose a larger every_n_steps"
-            self.faults.add(f"step {capture.step} dropped", waiting)
+            self.faults.add("dropped", waiting, step=capture.step)
 
     def settle(self, timeout: float) -> bool:
         """Wait until all captures are read, at most ``timeout`` seconds; return whether they are."""
@@ -110,7 +115,7 @@ class Reader:
                 reading, {capture.key + name: value for name, value in values.items()}, self._book.update(reading)
             )
         except Exception as error:  # a reading that fails is lost, the run is not
-            self.faults.add(f"step {capture.step} has no reading", error)
+            self.faults.add("reading", error, step=capture.step)
             return
         self._record(outcome)
         for feed in self._feeds:
@@ -126,4 +131,4 @@ class Reader:
             for alert in outcome.alerts:
                 self._journal.alert(alert)
         except Exception as error:  # a full disk must not cost the reading its other ways out
-            self.faults.add(f"step {outcome.reading.step} is not in the journal", error)
+            self.faults.add("journal", error, step=outcome.reading.step)

@@ -107,14 +107,13 @@ class Tap:
             return
         try:
             z = pick(output, self._output)
-        except ValueError as error:
+            if not z.requires_grad:
+                return
+            # A copy: the model may change the tensor in place after us, and its graph must not depend on ours.
+            z = z.clone() if self._mode == "train" else z.detach().clone()
+            self._caught.setdefault(name, []).extend(z.chunk(self._views) if self._views else (z,))
+        except Exception as error:  # out of memory for the copy, say: the model's forward pass must not end by it
             self.problem = f"{name}: {error}"
-            return
-        if not z.requires_grad:
-            return
-        # A copy: the model may change the tensor in place after us, and its graph must not depend on ours.
-        z = z.clone() if self._mode == "train" else z.detach().clone()
-        self._caught.setdefault(name, []).extend(z.chunk(self._views) if self._views else (z,))
 
 
 class _Hook:

@@ -50,7 +50,7 @@ class Feed:
     def put(self, values: Mapping[str, float], step: int) -> None:
         """Hand the writer a reading without waiting for it."""
         if not self._worker.put((dict(values), step)):  # its own, to do with as it likes
-            self.faults.add(f"step {step} dropped", "its queue is full")
+            self.faults.add("dropped", "its queue is full", step=step)
 
     def close(self, timeout: float) -> None:
         """Let the writer finish and close, waiting at most ``timeout`` seconds."""
@@ -67,4 +67,5 @@ class Feed:
             elif (closer := getattr(self._writer, "close", None)) is not None:
                 closer()
         except Exception as error:  # a writer's error is never training's
-            self.faults.add("close" if item is None else f"step {item[1]}", error)
+            kind, step = ("close", None) if item is None else ("write", item[1])
+            self.faults.add(kind, error, step=step)

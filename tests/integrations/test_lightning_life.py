@@ -30,7 +30,7 @@ def test_a_failing_writer_or_logger_never_reaches_training(caplog):
     trainer = fit(new(), [callback], logger=Bad("csv"), max_steps=8, log_every_n_steps=2)
     assert trainer.global_step == 8
     assert len(journal(callback).readings) == 4
-    assert "writer bad: step 0: RuntimeError: bad writer" in caplog.text
+    assert "writer bad: write at step 0: RuntimeError: bad writer" in caplog.text
     assert "no space left" in caplog.text
 
 

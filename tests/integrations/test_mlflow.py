@@ -129,7 +129,7 @@ def test_a_store_that_is_not_there_harms_nobody(tmp_path, caplog):
     feed.put(VALUES, 0)
     feed.close(60.0)
     assert feed.faults.count == 1
-    assert "writer MLflowWriter: step 0: " in caplog.text
+    assert "writer MLflowWriter: write at step 0: " in caplog.text
 
 
 def test_run_id_goes_alone():
