@@ -1,4 +1,4 @@
-"""Five real Lightning runs on handwritten digits: see them collapse, be told why, stop them, mend them.
+"""Six real Lightning runs on handwritten digits: see them collapse, be told why, stop them, mend them.
 
 Run it by ``make demo``. The models in `examples.digits.models` know nothing of uniformity_callbacks; all that each run
 adds is the one callback below.
@@ -20,6 +20,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from mlflow.tracking import MlflowClient
 
 from examples.digits import data, evaluate, models, show
 from uniformity_callbacks import WassersteinLoss, functional, read_journal
@@ -29,6 +30,7 @@ from uniformity_callbacks.integrations.mlflow import MLflowWriter
 STEPS = 400
 EVERY = 10
 SEED = 0
+EXPERIMENT = "collapse-on-digits"
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ RUNS = [
     Run("Siamese", models.Siamese, {}),
     Run("Siamese, stop", models.Siamese, {}, {"alerts": "stop"}),
     Run("Siamese + W2", models.Siamese, {}, {"auxiliary": WassersteinLoss(weight=1.0)}),
+    Run("Siamese, alert", models.Siamese, {}, {"auxiliary": WassersteinLoss(weight=1.0, when="alert")}),
     Run("Barlow*", models.BarlowTwins, {"off_diagonal": 0.0}),
     Run("Barlow* + W2", models.BarlowTwins, {"off_diagonal": 0.0}, {"auxiliary": 1.0}),
 ]
@@ -52,6 +55,7 @@ EXPLAINED = {
     "Siamese": "a plain Siamese network, watched",
     "Siamese, stop": 'the same with alerts="stop"',
     "Siamese + W2": "the same with the Wasserstein loss injected, weight 1.0",
+    "Siamese, alert": "the same with that loss on only while an alert stands",
     "Barlow*": "Barlow Twins without the off-diagonal term of its loss, watched",
     "Barlow* + W2": "the same with the Wasserstein loss injected, weight 1.0",
 }
@@ -64,7 +68,7 @@ def train(run: Run, digits: data.Digits, folder: Path) -> show.Result:
     slug = "-".join(re.findall(r"\w+", run.name.lower()))
     callback = UniformityCallback(
         every_n_steps=EVERY,
-        writers=[MLflowWriter(store(folder), experiment="collapse-on-digits", run_name=run.name)],
+        writers=[MLflowWriter(store(folder), experiment=EXPERIMENT, run_name=run.name)],
         **run.watch,
     )
     trainer = Trainer(
@@ -94,6 +98,13 @@ def store(folder: Path) -> str:
     return f"sqlite:///{folder / 'mlflow.db'}"
 
 
+def make_store(folder: Path) -> None:
+    """Make the store and its experiment, with artifacts beside it, and not where MLflow would put them by default."""
+    MlflowClient(store(folder)).create_experiment(
+        EXPERIMENT, artifact_location=(folder / "artifacts").resolve().as_uri()
+    )
+
+
 def main() -> None:
     """Train all runs, print the table, write the figure, and say how to look at the rest."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "demo-results")
@@ -107,6 +118,7 @@ def main() -> None:
 
     started = time.monotonic()
     digits = data.load()
+    make_store(folder)
     results = []
     for k, run in enumerate(RUNS, start=1):
         print(f"\n[{k}/{len(RUNS)}] {run.name}: {EXPLAINED[run.name]}", flush=True)

@@ -10,11 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from uniformity_callbacks.alerts import CollapseAlert
+from uniformity_callbacks.integrations.events import to_experiment
+from uniformity_callbacks.integrations.injection import InjectedLoss
 from uniformity_callbacks.loss import WassersteinLoss
 from uniformity_callbacks.monitor import UniformityMonitor
 from uniformity_callbacks.panel import DEFAULT_METRICS
 from uniformity_callbacks.reader import Outcome
+from uniformity_callbacks.rules import Action, CollapseAlert
+from uniformity_callbacks.schedules import Schedule
 from uniformity_callbacks.tap import Output
 from uniformity_callbacks.writers import Writer
 
@@ -38,8 +41,9 @@ class UniformityCallback(pl.Callback):
     to the Trainer's loggers, to ``trainer.callback_metrics`` (so that ``EarlyStopping`` and ``ModelCheckpoint`` can
     monitor ``uniformity/w2``) and to ``writers``. The step is that of Lightning's own curves. The first reading is
     handed out at once, every other at the next due step, or at the end of the epoch or before validation if that comes
-    first. The auxiliary loss is added to what ``training_step`` returns; what the model logs of its own loss stays.
-    Under ``fast_dev_run`` nothing is written.
+    first. Over each validation epoch the same is read of the whole set, in eval mode, under ``uniformity/val/``, and is
+    there before ``on_validation_end``; of several validation loaders the first is read. The auxiliary loss is added to
+    what ``training_step`` returns; what the model logs of its own loss stays. ``fast_dev_run`` writes nothing.
 
     Args:
         layer: dotted path, list of paths, module, or None: the module named like a projector that is trained.
@@ -47,18 +51,21 @@ class UniformityCallback(pl.Callback):
         output: which tensor of the layer's output: None (it is a tensor), key, index, or a function of it.
         views: None (each call of the layer is a view) or 2 (one call holds both views stacked along the batch).
         metrics: names to compute, without prefix.
-        alerts: None, "warn", "stop", or a list of `CollapseAlert`.
-        auxiliary: None, a weight, or a `WassersteinLoss` to add to the training loss.
+        alerts: None, "warn", "stop", "raise", a function of the alert, or a list of `CollapseAlert`.
+        auxiliary: None, a weight (a number or a schedule), or a `WassersteinLoss` to add to the training loss.
         scope: "global" (over all ranks) or "rank"; the same on one device.
         writers: each called with every reading's values and step, on a thread of its own.
         window: steps up to a due one whose rows are read together, 1 to every_n_steps.
         prefix: what the metric keys begin with.
         journal: file to record readings in; None for ``uniformity.jsonl`` in the Trainer's log directory.
+        total_steps: optimizer steps of the whole training, for a loss whose weight depends on how much is done; None
+            for what the Trainer estimates.
 
     Raises:
         ValueError: an argument is out of its range; at the start of fit: no such layer, more than one rank, manual
-            optimization.
+            optimization, a weight that decays over a training without end.
         TypeError: an argument is of another type.
+        CollapseError: during fit, by an alert whose action is "raise".
 
     Example:
         >>> callback = UniformityCallback("projector", every_n_steps=50, alerts="stop")
@@ -73,13 +80,14 @@ class UniformityCallback(pl.Callback):
         output: Output = None,
         views: int | None = None,
         metrics: Sequence[str] = DEFAULT_METRICS,
-        alerts: str | Sequence[CollapseAlert] | None = "warn",
-        auxiliary: float | WassersteinLoss | None = None,
+        alerts: Action | Sequence[CollapseAlert] | None = "warn",
+        auxiliary: float | Schedule | WassersteinLoss | None = None,
         scope: str = "global",
         writers: Sequence[Writer] = (),
         window: int = 1,
         prefix: str = "uniformity",
         journal: str | Path | None = None,
+        total_steps: int | None = None,
     ) -> None:
         super().__init__()
         self.monitor = UniformityMonitor(
@@ -95,8 +103,9 @@ class UniformityCallback(pl.Callback):
             window=window,
             prefix=prefix,
             journal=journal,
+            total_steps=total_steps,
         )
-        self._injected: _Injected | None = None
+        self._injected: InjectedLoss | None = None
         self._step = 0
 
     @property
@@ -121,11 +130,16 @@ class UniformityCallback(pl.Callback):
                 f"UniformityCallback needs automatic optimization so far, got automatic_optimization=False in "
                 f"{type(pl_module).__name__}"
             )
-        self.monitor.announce = _above_the_bar
-        directory = trainer.log_dir or trainer.default_root_dir
-        self.monitor.attach(pl_module, directory=directory, record=not getattr(trainer, "fast_dev_run", False))
+        self.monitor.announce_by(_above_the_bar)
+        self.monitor.attach(
+            pl_module,
+            directory=trainer.log_dir or trainer.default_root_dir,
+            record=not getattr(trainer, "fast_dev_run", False),
+            # Asked only where it is needed: the estimate may have to load the data.
+            total_steps=trainer.estimated_stepping_batches if self.monitor.needs_total_steps else None,
+        )
         if self.monitor.auxiliary is not None:
-            self._injected = _Injected(pl_module, self.monitor)
+            self._injected = InjectedLoss(pl_module, self.monitor)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the last reading of the run that is resumed: the first due step may come after the epoch's end."""
@@ -145,18 +159,53 @@ class UniformityCallback(pl.Callback):
         self.monitor.end_pass()
         if trainer.global_step > self._step:
             self._publish(trainer, self.monitor.finish())
+            self.monitor.enforce()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Hand out what is ready: callbacks that follow validation may look for it."""
-        self._publish(trainer, self.monitor.collect())
+        if _validates_fit(trainer):
+            self._publish(trainer, self.monitor.collect())
+            self.monitor.begin_validation()
+
+    def on_validation_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Open the tap for a batch of the first loader."""
+        if dataloader_idx == 0 and _validates_fit(trainer):
+            self.monitor.begin_validation_batch()
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add up what it brought."""
+        if dataloader_idx == 0 and _validates_fit(trainer):
+            self.monitor.end_validation_batch()
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Read the whole set; EarlyStopping and ModelCheckpoint look for it in ``on_validation_end``."""
+        if _validates_fit(trainer):
+            self._publish(trainer, self.monitor.finish_validation())
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Hand out what is ready; Lightning calls EarlyStopping and ModelCheckpoint after this."""
         self._publish(trainer, self.monitor.collect())
+        self.monitor.enforce()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Finish all readings while the Trainer's loggers are still open, and leave no trace on the model."""
         self._leave(trainer)
+        self.monitor.enforce()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """The same where fit ends by an error or by the user."""
@@ -178,55 +227,26 @@ class UniformityCallback(pl.Callback):
             self._show(trainer, outcome.values)
             for logger in trainer.loggers:
                 try:
-                    logger.log_metrics(dict(outcome.values), step=outcome.reading.step)
+                    self._log(logger, outcome)
                 except Exception as error:  # our point must not end the run through the user's logger
                     self.monitor.faults.add(type(logger).__name__, error, step=outcome.reading.step)
         if self.monitor.should_stop:
             trainer.should_stop = True
 
     @staticmethod
+    def _log(logger: Any, outcome: Outcome) -> None:
+        logger.log_metrics(dict(outcome.values), step=outcome.reading.step)
+        for alert in outcome.alerts:
+            to_experiment(getattr(logger, "experiment", None), getattr(logger, "run_id", None), alert, outcome.key)
+
+    @staticmethod
     def _show(trainer: pl.Trainer, values: Mapping[str, float]) -> None:
         trainer.callback_metrics.update({key: torch.tensor(value) for key, value in values.items()})
 
 
-class _Injected:
-    """Stands in for a module's ``training_step`` until `remove`; adds the auxiliary loss to what it returns."""
-
-    def __init__(self, module: pl.LightningModule, monitor: UniformityMonitor) -> None:
-        self._module, self._monitor = module, monitor
-        self._step = module.training_step
-        self._shadowed = vars(module).get("training_step")
-        # Lightning reads the signature one level down to see whether to pass batch_idx: show it what it saw before.
-        self.__wrapped__ = getattr(self._step, "__wrapped__", self._step)
-        self.__name__ = "training_step"
-        self.__doc__ = self._step.__doc__
-        module.training_step = self  # type: ignore[method-assign]
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        output = self._step(*args, **kwargs)
-        if isinstance(output, Tensor):
-            return self._monitor.add_auxiliary(output)
-        if isinstance(output, Mapping) and isinstance(output.get("loss"), Tensor):
-            return {**output, "loss": self._monitor.add_auxiliary(output["loss"])}
-        return output  # None skips the batch, anything else is Lightning's to refuse
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A copy or pickle of the module, taken while it trains, gets its own training_step without the loss.
-        if self._shadowed is not None:
-            return _same, (self._shadowed,)
-        return getattr, (self._module, "training_step")
-
-    def remove(self) -> None:
-        """Put back what was there."""
-        if vars(self._module).get("training_step") is self:
-            if self._shadowed is None:
-                del self._module.training_step
-            else:
-                self._module.training_step = self._shadowed
-
-
-def _same(value: Any) -> Any:
-    return value
+def _validates_fit(trainer: pl.Trainer) -> bool:
+    """Whether a validation epoch is one of a training: neither ``trainer.validate`` nor its sanity check."""
+    return trainer.state.fn == "fit" and not trainer.sanity_checking
 
 
 def _above_the_bar(message: str) -> None:

@@ -14,6 +14,9 @@ try:
 except ImportError as error:
     raise ImportError("MLflowWriter needs mlflow; pip install 'uniformity-callbacks[mlflow]'") from error
 
+from uniformity_callbacks.alerts import Alert
+from uniformity_callbacks.integrations.events import to_mlflow
+
 _DEFAULT_FILE = "mlflow.db"
 """In the working directory, as MLflow 3 has it by default; older versions' ``./mlruns`` is no longer accepted by it."""
 
@@ -22,7 +25,7 @@ _DEFAULT_EXPERIMENT = "0"
 
 
 class MLflowWriter:
-    """Writes each reading as one batch of metrics under their keys.
+    """Writes each reading as one batch of metrics under their keys, and each alert as a tag and a text artifact.
 
     The run is ``run_id`` if given, else the active run of the thread that starts training (as ``mlflow.start_run`` or
     autologging leave it), else a new one, which is ended with training.
@@ -69,19 +72,27 @@ class MLflowWriter:
 
     def __call__(self, values: Mapping[str, float], step: int, /) -> None:
         """Log one batch."""
-        if self._client is None:
-            self._client = MlflowClient(tracking_uri=self._uri)
-        if self.run_id is None:
-            self.run_id = self._new_run(self._client)
-            self._ours = True
+        client, run_id = self._join()
         now = int(time.time() * 1000)
-        self._client.log_batch(self.run_id, metrics=[Metric(key, value, now, step) for key, value in values.items()])
+        client.log_batch(run_id, metrics=[Metric(key, value, now, step) for key, value in values.items()])
+
+    def alert(self, alert: Alert, key: str) -> None:
+        """Tag the run and add the alert's message as a text artifact."""
+        to_mlflow(*self._join(), alert, key)
 
     def close(self) -> None:
         """End the run if it is ours."""
         if self._client is not None and self.run_id is not None and self._ours:
             self._client.set_terminated(self.run_id)
             self._ours = False
+
+    def _join(self) -> tuple[MlflowClient, str]:
+        if self._client is None:
+            self._client = MlflowClient(tracking_uri=self._uri)
+        if self.run_id is None:
+            self.run_id = self._new_run(self._client)
+            self._ours = True
+        return self._client, self.run_id
 
     def _new_run(self, client: MlflowClient) -> str:
         name = self._experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME")

@@ -10,9 +10,12 @@ try:
 except ImportError as error:
     raise ImportError("TensorBoardWriter needs tensorboard; pip install 'uniformity-callbacks[tensorboard]'") from error
 
+from uniformity_callbacks.alerts import Alert
+from uniformity_callbacks.integrations.events import to_tensorboard
+
 
 class TensorBoardWriter:
-    """Writes each value as a scalar under its metric key.
+    """Writes each value as a scalar under its metric key, and each alert as text.
 
     Args:
         target: a directory for event files, made at the first reading and closed at the end of training; or an existing
@@ -33,12 +36,16 @@ class TensorBoardWriter:
 
     def __call__(self, values: Mapping[str, float], step: int, /) -> None:
         """Add one point to each curve."""
-        if self._summary is None:
-            given = self._target
-            self._summary = given if isinstance(given, SummaryWriter) else SummaryWriter(str(given))
+        summary = self._open()
         for key, value in values.items():
-            self._summary.add_scalar(key, value, step)
-        self._summary.flush()  # seen at once, and not lost with the process
+            summary.add_scalar(key, value, step)
+        summary.flush()  # seen at once, and not lost with the process
+
+    def alert(self, alert: Alert, key: str) -> None:
+        """Add an alert's message as text."""
+        summary = self._open()
+        to_tensorboard(summary, alert, key)
+        summary.flush()
 
     def close(self) -> None:
         """Flush, and close what we opened; a later reading would open a new file."""
@@ -49,3 +56,9 @@ class TensorBoardWriter:
         else:
             self._summary.close()
             self._summary = None
+
+    def _open(self) -> SummaryWriter:
+        if self._summary is None:
+            given = self._target
+            self._summary = given if isinstance(given, SummaryWriter) else SummaryWriter(str(given))
+        return self._summary

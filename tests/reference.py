@@ -48,6 +48,52 @@ def effective_dims(z):
     return values.sum() ** 2 / (values**2).sum() if values.max() > 1e-14 else np.nan
 
 
+def centred_eigenvalues(z):
+    """By the general solver on the covariance itself, descending."""
+    u = unit(z)
+    covariance = np.cov(u.T, bias=True).reshape(u.shape[1], u.shape[1])
+    return np.sort(np.linalg.eigvals(covariance).real.clip(0))[::-1]
+
+
+def rankme(z):
+    s = np.linalg.svd(unit(z), compute_uv=False)
+    p = s / s.sum() + 1e-7
+    return np.prod(p**-p)
+
+
+def effective_rank(z):
+    values = centred_eigenvalues(z)
+    p = values[values > 1e-14] / values.sum()
+    return np.exp((p * np.log(1 / p)).sum()) if values.sum() > 1e-14 else np.nan
+
+
+def participation_ratio(z):
+    """From the covariance's entries, without a decomposition."""
+    u = unit(z)
+    covariance = np.cov(u.T, bias=True).reshape(u.shape[1], u.shape[1])
+    squares = (covariance**2).sum()
+    return np.trace(covariance) ** 2 / squares if squares > 1e-28 else np.nan
+
+
+def stable_rank(z):
+    c = unit(z) - unit(z).mean(0)
+    top = np.linalg.norm(c, 2)
+    return (np.linalg.norm(c, "fro") / top) ** 2 if top > 1e-14 else np.nan
+
+
+def alpha_req(z):
+    values = centred_eigenvalues(z)[5:100]
+    ranks = np.arange(6, 6 + len(values))
+    ranks, values = ranks[values > 1e-14], values[values > 1e-14]
+    if len(values) < 3:
+        return np.nan
+    return -np.polyfit(np.log(ranks), np.log(values), 1, w=ranks**-0.5)[0]  # polyfit squares its weights
+
+
+def alignment(x, y, alpha=2.0):
+    return np.mean([np.sqrt(((a - b) ** 2).sum()) ** alpha for a, b in zip(unit(x), unit(y), strict=True)])
+
+
 def mean_resultant_length(z):
     """From the mean over all pairs of cosines."""
     u = unit(z)

@@ -8,21 +8,34 @@ from hypothesis import strategies as st
 
 import reference
 from reference import CASES, VALUES
-from uniformity_callbacks import functional
+from uniformity_callbacks import functional, measures
+
+
+def effective_dims(z, **options):
+    return functional.effective_dims(z, corrected=False, **options)
+
 
 METRICS = {
     "w2": functional.wasserstein_uniformity,
-    "effective_dims": functional.effective_dims,
+    "effective_dims": effective_dims,
     "mean_resultant": functional.mean_resultant_length,
     "std_ratio": functional.std_ratio,
     "lu": functional.wang_isola_uniformity,
+    "rankme": functional.rankme,
+    "participation_ratio": functional.participation_ratio,
+    "stable_rank": functional.stable_rank,
 }
 FORMULAS = {
     functional.wasserstein_uniformity: reference.w2_by_svd,
-    functional.effective_dims: reference.effective_dims,
+    effective_dims: reference.effective_dims,
     functional.mean_resultant_length: reference.mean_resultant_length,
     functional.std_ratio: reference.std_ratio,
     functional.wang_isola_uniformity: reference.wang_isola_uniformity,
+    functional.rankme: reference.rankme,
+    functional.effective_rank: reference.effective_rank,
+    functional.participation_ratio: reference.participation_ratio,
+    functional.stable_rank: reference.stable_rank,
+    functional.alpha_req: reference.alpha_req,
 }
 w2 = functional.wasserstein_uniformity
 
@@ -86,13 +99,13 @@ def test_identities(n, d, seed):
 def test_closed_forms():
     axes = torch.cat([torch.eye(32), -torch.eye(32)]).double()  # mean 0, covariance I/d: the ideal
     assert w2(axes).item() == 0.0
-    assert functional.effective_dims(axes).item() == pytest.approx(32.0)
+    assert effective_dims(axes).item() == pytest.approx(32.0)
     assert functional.std_ratio(axes).item() == pytest.approx(math.sqrt(64 / 63))
     in_half = torch.cat([axes, torch.zeros_like(axes)], dim=1)  # isotropic in r = d / 2
     assert w2(in_half).item() == pytest.approx(math.sqrt(2 * (1 - math.sqrt(0.5))))
     line = torch.tensor([[1.0, 0, 0, 0], [-1.0, 0, 0, 0]]).double()  # rank one
     assert w2(line).item() == pytest.approx(1.0)
-    assert functional.effective_dims(line).item() == pytest.approx(1.0)
+    assert effective_dims(line).item() == pytest.approx(1.0)
     assert functional.wang_isola_uniformity(line, t=3.0).item() == pytest.approx(-12.0)
 
 
@@ -108,7 +121,10 @@ def test_one_point():
     assert functional.mean_resultant_length(z).item() == pytest.approx(1.0)
     assert functional.std_ratio(z).item() == 0.0
     assert functional.wang_isola_uniformity(z).item() == pytest.approx(0.0, abs=1e-12)
-    assert math.isnan(functional.effective_dims(z).item())
+    for metric in (effective_dims, functional.effective_rank, functional.participation_ratio, functional.stable_rank):
+        assert math.isnan(metric(z).item())
+    assert functional.rankme(z).item() == pytest.approx(1.0, abs=1e-3)
+    assert math.isnan(functional.alpha_req(z).item())
 
 
 DEGENERATE = {
@@ -184,11 +200,11 @@ def test_not_normalised_rows_are_taken_as_they_are():
 def test_pairs_in_blocks_are_all_pairs(monkeypatch):
     z = torch.randn(101, 7)
     whole = functional.wang_isola_uniformity(z)
-    monkeypatch.setattr(functional, "_PAIRS_AT_ONCE", 500)
+    monkeypatch.setattr(measures, "_PAIRS_AT_ONCE", 500)
     assert functional.wang_isola_uniformity(z).item() == pytest.approx(whole.item(), rel=1e-6)
 
 
-@pytest.mark.parametrize("metric", METRICS.values())
+@pytest.mark.parametrize("metric", [*FORMULAS, functional.corrected_wasserstein_uniformity, functional.effective_dims])
 def test_autocast_has_no_effect(metric):
     z = torch.randn(64, 16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -210,12 +226,70 @@ def test_autocast_has_no_effect(metric):
 )
 @pytest.mark.usefixtures("unchecked")
 def test_bad_input(z, error, message):
-    for metric in METRICS.values():
+    for metric in [*FORMULAS, functional.corrected_wasserstein_uniformity, functional.effective_dims]:
         with pytest.raises(error, match=message):
             metric(z)
+    with pytest.raises(error, match=message):
+        functional.population_spectrum(z)
 
 
 @pytest.mark.parametrize("t", [0.0, -1.0, math.nan])
 def test_bad_t(t):
     with pytest.raises(ValueError, match="t must be positive"):
         functional.wang_isola_uniformity(torch.randn(4, 2), t=t)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 2.0, 3.0])
+def test_alignment(embeddings, alpha):
+    for case, z in embeddings.items():
+        x, y = torch.tensor(z).double(), torch.tensor(z).double().roll(1, 0)
+        if (z == 0).all(1).any():
+            continue
+        assert functional.alignment(x, y, alpha=alpha).item() == pytest.approx(reference.alignment(x, y, alpha))
+        official = VALUES[case]["official_alignment_with_rolled_rows"]
+        assert functional.alignment(x, y).item() == pytest.approx(official, rel=1e-6, abs=2e-7)
+    assert functional.alignment(x, 3 * x, alpha=alpha).item() == 0.0
+
+
+def test_zero_rows_are_no_pairs():
+    x, y = torch.randn(8, 4), torch.randn(8, 4)
+    expected = functional.alignment(x[2:], y[2:]).item()
+    x[0], y[1] = 0.0, 0.0
+    assert functional.alignment(x, y).item() == pytest.approx(expected)
+    assert math.isnan(functional.alignment(x, torch.zeros(8, 4)).item())
+
+
+@pytest.mark.parametrize("metric", [metric for metric in FORMULAS if metric is not functional.alpha_req])
+def test_gradients_are_finite_at_equal_eigenvalues_and_low_rank(metric):
+    for z in (torch.cat([torch.eye(8), -torch.eye(8)]), torch.randn(20, 3) @ torch.randn(3, 10)):
+        z.requires_grad_()
+        metric(z).backward()
+        assert z.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("metric", list(FORMULAS))
+def test_gradients_by_finite_differences(metric):
+    z = torch.randn(14, 10, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(metric, (z,), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("metric", [*FORMULAS, functional.corrected_wasserstein_uniformity, functional.effective_dims])
+def test_half_precision_input_is_read_as_it_is(metric, dtype):
+    """The arithmetic is float64's: the value is that of the same rounded rows in float64."""
+    z = torch.randn(64, 12).to(dtype)
+    value = metric(z)
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(metric(z.double()).item(), rel=1e-6)
+
+
+def test_the_rank_metrics_do_not_mind_row_lengths_or_rotation():
+    z = torch.randn(50, 12, dtype=torch.float64) * torch.linspace(1, 0.1, 12, dtype=torch.float64)
+    rotation = torch.linalg.qr(torch.randn(12, 12, dtype=torch.float64))[0]
+    for metric in (
+        functional.rankme,
+        functional.effective_rank,
+        functional.participation_ratio,
+        functional.stable_rank,
+    ):
+        assert metric(z @ rotation * torch.rand(50, 1, dtype=torch.float64)).item() == pytest.approx(metric(z).item())

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from uniformity_callbacks import WassersteinLoss, functional
+from uniformity_callbacks import Constant, LinearDecay, WassersteinLoss, functional
 
 
 def test_is_weight_times_w2_of_all_views():
@@ -55,6 +55,40 @@ def test_draws_no_random_number_and_holds_no_state():
     assert repr(loss) == "WassersteinLoss(weight=0.1, when='always')"
 
 
+def test_weight_by_the_fraction_of_training_done():
+    z = torch.ones(8, 4)
+    loss = WassersteinLoss(LinearDecay(2.0, 1.0))
+    for fraction, weight in ((0.0, 2.0), (0.5, 1.5), (1.0, 1.0)):
+        loss.progress = fraction
+        assert loss.weight == weight
+        assert loss(z).item() == pytest.approx(weight * math.sqrt(2))
+    assert loss.needs_progress
+    assert not WassersteinLoss(1.0).needs_progress
+    assert not WassersteinLoss(Constant(1.0)).needs_progress
+    assert repr(loss) == "WassersteinLoss(weight=LinearDecay(start=2.0, end=1.0), when='always')"
+
+
+def test_a_schedule_that_turns_bad_is_an_error_when_it_is_used():
+    loss = WassersteinLoss(lambda fraction: -1.0 if fraction == 0.5 else 1.0)
+    loss.progress = 0.5
+    with pytest.raises(ValueError, match=r"weight at 50\.0% of training must be finite and >= 0, got -1\.0"):
+        loss(torch.ones(4, 2))
+
+
+@pytest.mark.parametrize(
+    ("method", "weights"), [("byol", [0.2, 0.2]), ("mocov2", [1.0, 1.0]), ("barlow_twins", [30.0, 0.0])]
+)
+def test_published_settings(method, weights):
+    loss = WassersteinLoss.published(method)
+    assert [loss.schedule(fraction) for fraction in (0.0, 1.0)] == weights
+    assert WassersteinLoss.published(method, when="alert").when == "alert"
+
+
+def test_an_unknown_method_is_answered_with_the_nearest():
+    with pytest.raises(ValueError, match="no published weight for 'moco'; did you mean mocov2"):
+        WassersteinLoss.published("moco")
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -62,7 +96,7 @@ def test_draws_no_random_number_and_holds_no_state():
         ({"weight": math.inf}, ValueError, "weight must be finite"),
         ({"weight": "0.1"}, TypeError, "weight must be a number, got '0.1'"),
         ({"weight": True}, TypeError, "weight must be a number, got True"),
-        ({"when": "never"}, ValueError, "when must be \"always\", got 'never'"),
+        ({"when": "never"}, ValueError, 'when must be "always" or "alert", got \'never\''),
     ],
 )
 @pytest.mark.usefixtures("unchecked")

@@ -23,7 +23,7 @@ def test_reads_both_views_at_due_steps(tmp_path):
         assert outcome.values["uniformity/w2"] == pytest.approx(expected[outcome.reading.step], rel=1e-6)
         assert outcome.values["uniformity/samples"] == 64
         assert outcome.values["uniformity/nonfinite"] == 0
-    keys = "w2 effective_dims mean_resultant std_ratio lu samples nonfinite"
+    keys = "w2 w2_corrected effective_dims mean_resultant std_ratio lu alignment rankme norm_mean samples nonfinite"
     assert outcomes[0].values.keys() == {f"uniformity/{key}" for key in keys.split()}
     assert [r.values["w2"] for r in read_journal(monitor.journal).readings] == [
         o.values["uniformity/w2"] for o in outcomes
@@ -188,5 +188,5 @@ def test_a_new_run_in_the_same_place_has_its_own_journal(tmp_path):
 
 def test_logs_under_one_name(caplog):
     caplog.set_level(logging.WARNING, logger="uniformity_callbacks")
-    UniformityMonitor().announce("hello")
+    UniformityMonitor()._responder.announce("hello")
     assert caplog.record_tuples == [("uniformity_callbacks", logging.WARNING, "hello")]

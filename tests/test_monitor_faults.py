@@ -27,17 +27,53 @@ def test_rows_that_are_not_finite_are_counted(tmp_path):
     assert math.isnan(read_journal(monitor.journal).readings[1].values["w2"])
 
 
-def test_a_layer_that_is_not_called_is_told_once(tmp_path, caplog):
-    model, monitor = Model(), UniformityMonitor("projector", every_n_steps=1)
+def idle(monitor, k):
+    """A step in which the layer is not called."""
+    monitor.begin(k)
+    monitor.pause()
+    monitor.end_pass()
+    return monitor.finish()
+
+
+def test_a_layer_that_is_not_called_is_told_at_once_and_raises_an_alert(tmp_path, caplog):
+    model, monitor = Model(), UniformityMonitor("projector", every_n_steps=2)
     monitor.attach(model, directory=tmp_path)
-    for k in range(3):
-        monitor.begin(k)
-        monitor.pause()
-        monitor.end_pass()
-        assert monitor.finish() == []
-    assert caplog.text.count("nothing to read at step 0: projector was not called with gradients") == 1
-    assert caplog.text.count("nothing to read") == 1
+    outcomes = [o for k in range(7) for o in idle(monitor, k)]
+    assert [(o.reading.step, o.reading.dims, o.values) for o in outcomes] == [
+        (step, 0, {"uniformity/samples": 0.0, "uniformity/nonfinite": 0.0}) for step in (0, 2, 4, 6)
+    ]
+    assert caplog.text.count("nothing to read at step 0: projector was not called") == 1
+    alerts = [(a.kind, a.step, a.since, a.action) for o in outcomes for a in o.alerts]
+    assert alerts == [("blind", 2, 0, "warn")]
+    assert "means: projector was not called" in caplog.text
+    step(monitor, model, 8, views())
+    step(monitor, model, 10, views())
     monitor.close()
+    back = read_journal(monitor.journal)
+    assert [(a.kind, a.step, a.since) for a in back.recoveries] == [("blind", 10, 0)]
+    assert [r.why for r in back.readings] == ["projector was not called"] * 4 + ["", ""]
+
+
+def test_a_blind_step_is_told_by_the_second_due_step(tmp_path):
+    """Two intervals at most: the alert is handed out with the reading that makes it certain, not one due step later."""
+    model, monitor = Model(), UniformityMonitor("projector", every_n_steps=5)
+    monitor.attach(model, directory=tmp_path)
+    told = []
+    for k in range(16):
+        outcomes = step(monitor, model, k, views()) if k < 4 else idle(monitor, k)
+        told += [(k, a.kind, a.since) for o in outcomes for a in o.alerts]
+    monitor.close()
+    assert told == [(10, "blind", 5)]
+
+
+def test_without_a_rule_for_it_blindness_is_logged_once(tmp_path, caplog):
+    model, monitor = Model(), UniformityMonitor("projector", every_n_steps=1, alerts=None)
+    monitor.attach(model, directory=tmp_path)
+    step(monitor, model, 0, views())
+    for k in range(1, 5):
+        idle(monitor, k)
+    monitor.close()
+    assert caplog.text.count("nothing to read at step 1") == caplog.text.count("nothing to read") == 1
 
 
 def test_a_wrong_output_is_an_error_before_the_first_step_only(tmp_path, caplog):
@@ -55,10 +91,11 @@ def test_an_output_that_turns_wrong_later_is_told_at_due_steps_only(tmp_path, ca
     )
     monitor.attach(model, directory=tmp_path)
     outcomes = [o for k in range(7) for o in step(monitor, model, k, views(33 if k in (1, 2) else 32))]
-    assert [o.reading.step for o in outcomes + monitor.close()] == [0, 4, 6]
+    outcomes += monitor.close()
+    assert [(o.reading.step, o.reading.values["samples"]) for o in outcomes] == [(0, 64), (2, 0), (4, 64), (6, 64)]
+    assert outcomes[1].reading.why.startswith("projector: output=")
     assert monitor.faults.count == 1
     assert "capture at step 2: ValueError: layer projector: output=" in caplog.text
-    assert "nothing to read at step 2: projector: output=" in caplog.text
 
 
 def test_an_auxiliary_loss_without_views_is_an_error_before_the_first_step_only(tmp_path, caplog):
@@ -106,7 +143,7 @@ def test_a_writer_may_do_what_it_likes_with_its_values(tmp_path):
     got = []
     writers = [lambda values, step: values.clear(), lambda values, step: got.append(len(values))]
     _, outcomes = run(tmp_path, 3, every_n_steps=1, writers=writers)
-    assert got == [7, 7, 7] == [len(o.values) for o in outcomes]
+    assert got == [11, 11, 11] == [len(o.values) for o in outcomes]
 
 
 def test_leaves_no_hook_and_no_thread(tmp_path):
@@ -186,10 +223,10 @@ def test_a_metric_that_fails_costs_its_reading_only(tmp_path, caplog, monkeypatc
 
     measure = reader.measure
 
-    def sometimes(sample, metrics):
-        if len(sample.rows) == 66:
+    def sometimes(views, metrics):
+        if views.whole.count == 66:
             raise RuntimeError("eigh did not converge")
-        return measure(sample, metrics)
+        return measure(views, metrics)
 
     monkeypatch.setattr(reader, "measure", sometimes)
     model, monitor = Model(), UniformityMonitor(every_n_steps=1)

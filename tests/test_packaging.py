@@ -6,8 +6,10 @@ from pathlib import Path
 import uniformity_callbacks
 
 PACKAGE = Path(uniformity_callbacks.__file__).parent
-ORDER = ["spectrum", "sample", "functional", "loss", "tap", "collector", "panel", "alerts", "journal"]
-ORDER += ["faults", "worker", "writers", "reader", "monitor"]
+ORDER = ["names", "schedules", "polar", "spectrum", "sample_size", "statistics", "sample", "measures"]
+ORDER += ["functional.embeddings", "functional.wasserstein", "functional.spread", "functional.rank", "functional"]
+ORDER += ["loss", "tap", "collector", "panel", "rules", "wording", "alerts", "journal", "faults", "worker", "writers"]
+ORDER += ["reader", "responder", "driver", "arguments", "monitor"]
 FOUNDATION = {"torch", "numpy", "scipy", "jaxtyping", "uniformity_callbacks"}
 
 
@@ -37,13 +39,16 @@ print(sorted({name.partition(".")[0] for name in sys.modules} & set(frameworks.s
 def test_imports_go_one_way():
     seen = set()
     for name in ORDER:
-        for module in imports(PACKAGE / f"{name}.py"):
+        path = PACKAGE / name.replace(".", "/")
+        for module in imports(path / "__init__.py" if path.is_dir() else path.with_suffix(".py")):
             top, _, rest = module.partition(".")
             assert top in FOUNDATION | sys.stdlib_module_names, f"{name} imports {module}"
             if top == "uniformity_callbacks":
                 assert rest in seen, f"{name} imports {module}, which stands after it"
         seen.add(name)
-    assert {path.stem for path in PACKAGE.glob("*.py")} == seen | {"__init__"}
+    files = {path.relative_to(PACKAGE).with_suffix("") for path in [*PACKAGE.glob("*.py"), *PACKAGE.glob("f*/*.py")]}
+    modules = {".".join(file.parts).removesuffix(".__init__") for file in files}
+    assert modules == seen | {"__init__"}
 
 
 def test_public_names():

@@ -1,8 +1,14 @@
+import itertools
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uniformity_callbacks.sample import Sample, unit_rows
+from uniformity_callbacks import functional
+from uniformity_callbacks.panel import DEFAULT_METRICS, measure
+from uniformity_callbacks.sample import StepSample, Stream, Views
+from uniformity_callbacks.statistics import unit_rows
 
 
 def test_rows_that_cannot_be_measured_are_masked():
@@ -29,11 +35,85 @@ def test_zero_rows_count_where_rows_are_taken_as_they_are():
 
 def test_passes_are_joined_view_by_view():
     a, b, c, d = (torch.full((n, 2), float(n)) for n in (1, 2, 3, 4))
-    sample = Sample.of([[a, b], [c, d]])
-    assert [len(view) for view in sample.views] == [4, 6]
-    assert sample.rows.shape == (10, 2)
+    views = StepSample.of([[a, b], [c, d]]).views()
+    assert [view.dims for view in views.each] == [2, 2]
+    assert [view.count for view in views.each] == [4, 6]
+    assert views.whole.count == 10
 
 
 def test_a_pass_may_have_fewer_views():
     a, b, c = (torch.zeros(n, 2) for n in (1, 2, 3))
-    assert [len(view) for view in Sample.of([[a, b], [c]]).views] == [4, 2]
+    assert [len(view) for view in StepSample.of([[a, b], [c]]).raw] == [4, 2]
+
+
+def streamed(batches, **options):
+    stream = Stream(**options)
+    for views in batches:
+        stream.add(views)
+    return stream.views()
+
+
+METRICS = [*DEFAULT_METRICS, "norm_cv", "effective_rank"]
+
+
+@pytest.mark.parametrize(("n", "d"), [(3000, 16), (1100, 40), (60, 100)], ids=["folded", "folded once", "kept whole"])
+def test_a_stream_reads_the_whole_set(n, d):
+    """Everything but the metrics of pairs is exact, and those are too while the set is no larger than the sample."""
+    z = torch.randn(2, n, d) + 0.2
+    sizes = [*range(0, n, 64), n]
+    batches = [[z[0, a:b], z[1, a:b]] for a, b in itertools.pairwise(sizes)]
+    expected = measure(Views.of([z[0], z[1]]), METRICS)
+    got = measure(streamed(batches, sampled=n), METRICS)
+    assert got == pytest.approx(expected, rel=1e-6)
+    assert got["samples"] == 2 * n
+
+
+def test_a_streams_sample_is_bounded_paired_and_drawn_from_all():
+    n = 6000
+    x = torch.nn.functional.normalize(torch.randn(n, 8), dim=1) * torch.linspace(1, 2, n)[:, None]
+    batches = [[x[k : k + 100], x[k : k + 100]] for k in range(0, n, 100)]
+    views = streamed(batches, sampled=500)
+    assert [len(view.rows) for view in views.rows] == [500, 500]
+    assert measure(views, ["alignment"])["alignment"] == 0.0  # row i of both is of one image
+    places = (views.rows[0].lengths - 1) * n  # where in the set each row stood
+    assert [((a <= places) & (places < a + n / 4)).sum().item() for a in range(0, n, n // 4)] == pytest.approx(
+        [125] * 4, abs=45
+    )  # 4.6 standard deviations
+    whole = functional.wang_isola_uniformity(x).item()
+    assert measure(views, ["lu"])["lu"] == pytest.approx(whole, abs=0.05)
+
+
+def test_a_stream_draws_no_random_number_of_the_runs():
+    state = torch.get_rng_state()
+    streamed([[torch.ones(8, 2)]] * 3)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_stream_whose_views_cannot_be_paired_has_no_metrics_of_pairs():
+    batches = [[torch.randn(700, 4), torch.randn(700, 4)], [torch.randn(700, 4), torch.randn(300, 4)]]
+    values = measure(streamed(batches))
+    assert {"alignment", "lu"} & values.keys() == set()
+    assert values["samples"] == 2400
+
+
+def test_a_streams_memory_does_not_grow():
+    stream = Stream()
+    for _ in range(40):
+        stream.add([torch.randn(512, 32)])
+        kept = sum(map(len, stream._waiting[0])) + (0 if stream._kept is None else len(stream._kept))
+        assert kept <= 1024 + 2048
+
+
+def test_a_streams_rows_that_are_not_finite_are_counted():
+    z = torch.randn(2000, 4)
+    z[100, 2] = float("nan")
+    values = measure(streamed([[part] for part in z.split(100)]))
+    assert (values["samples"], values["nonfinite"]) == (1999, 1)
+    assert 0 < values["w2"] < 0.1
+
+
+def test_repeated_rows_are_counted_view_by_view():
+    a = torch.randn(20, 4)
+    assert Views.of([a, a]).repeated == (0, 40)
+    assert Views.of([torch.cat([a, 2 * a[:5]]), a]).repeated == (5, 45)  # at unit length
+    assert Views.of([torch.cat([a, torch.zeros(3, 4)])]).repeated == (0, 20)  # zero rows are none

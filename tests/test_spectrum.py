@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from dispatch import SYNCHRONISING, Calls
+from uniformity_callbacks import WassersteinLoss, functional, spectrum
 from uniformity_callbacks.spectrum import nuclear_norm
 
 
@@ -33,3 +35,52 @@ def test_weak_directions_get_their_gradient():
     c.requires_grad_()
     nuclear_norm(c).backward()
     torch.testing.assert_close((left * (c.grad @ right)).sum(0), torch.ones(8, dtype=torch.float64), atol=1e-3, rtol=0)
+
+
+def test_a_direction_at_1e_5_gets_its_whole_gradient():
+    """Its share of the polar factor is 1, to 1e-4: descent on W2 pulls it as hard as the strongest."""
+    left, right = (torch.linalg.qr(torch.randn(60, 12, dtype=torch.float64))[0] for _ in range(2))
+    singular = torch.ones(12, dtype=torch.float64)
+    singular[5:] = 1e-5
+    c = ((left * singular) @ right.T).requires_grad_()
+    nuclear_norm(c).backward()
+    shares = (left * (c.grad @ right)).sum(0)
+    torch.testing.assert_close(shares, torch.ones(12, dtype=torch.float64), atol=1e-4, rtol=0)
+    assert torch.linalg.matrix_norm(c.grad, 2) < 1 + 1e-6
+
+
+@pytest.mark.parametrize("shape", [(64, 32), (32, 64)])
+def test_off_the_cpu_only_products(shape):
+    """The meta device has no values: what asks for one raises, and eigh would be seen among the calls."""
+    c = torch.empty(shape, dtype=torch.float64, device="meta", requires_grad=True)
+    z = torch.empty(shape, device="meta", requires_grad=True)
+    with Calls() as calls:
+        nuclear_norm(c.detach())
+        nuclear_norm(c).backward()
+        WassersteinLoss(0.1)(z, z).backward()
+    assert c.grad.shape == z.grad.shape == shape
+    assert not SYNCHRONISING & set(calls.names)
+    assert "aten.mm" in calls.names
+
+
+def test_on_the_cpu_by_eigenvectors():
+    c = torch.randn(8, 4, dtype=torch.float64, requires_grad=True)
+    with Calls() as calls:
+        nuclear_norm(c).backward()
+    assert "aten._linalg_eigh" in calls.names
+
+
+@pytest.mark.parametrize("case", ["isotropic_512x64", "near_constant_200x48", "powerlaw1_384x96", "wide_64x256"])
+def test_w2_and_its_gradient_by_products(embeddings, case, monkeypatch):
+    def both():
+        z = torch.tensor(embeddings[case], requires_grad=True)
+        value = functional.wasserstein_uniformity(z)
+        value.backward()
+        return value.item(), z.grad
+
+    exact, gradient = both()
+    monkeypatch.setattr(spectrum, "by_products", lambda c: True)
+    value, grad = both()
+    assert value == pytest.approx(exact, rel=1e-4)
+    assert (grad - gradient).norm() <= 1e-4 * gradient.norm()
+    assert not torch.equal(grad, gradient)  # it was another path

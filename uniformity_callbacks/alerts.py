@@ -1,58 +1,30 @@
-"""When a sequence of readings means collapse: plain logic, readings in, alerts out."""
+"""When a sequence of readings means collapse, and when it is over: plain logic, readings in, alerts out."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, replace
+from typing import Any, get_args
 
+from uniformity_callbacks import wording
 from uniformity_callbacks.panel import Reading
-
-Kind = Literal["constant", "dimensional"]
-Action = Literal["warn", "stop"]
-
-CONSTANT_THRESHOLD = 0.95
-"""Mean resultant length at which outputs count as one point: a mean cosine of 0.90 and a std ratio of about 0.31, where
-lightly's documentation draws its line for collapse (0.30)."""
-
-DIMENSIONAL_THRESHOLD = 9.0
-"""Effective dims at which outputs count as dimensionally collapsed. Healthy runs go low: SimSiam on digits keeps 10 to
-12 of 128, published BYOL 18 of 256; Barlow Twins without its off-diagonal term falls to 6 to 8 of 128."""
-
-CAPACITY_SHARE = 0.25
-"""Effective dims count as few only below this share of what the sample can show, min(n - 1, d): 9 of 16 is no collapse,
-and a small batch cannot show more dimensions than it has rows."""
-
-WARMUP_STEPS = 100
-"""Steps before which readings do not count: the first ones after initialisation and learning-rate warm-up."""
-
-PATIENCE = 3
-"""Readings in a row that must agree: one batch can be odd."""
-
-NEEDS: dict[Kind, tuple[str, ...]] = {
-    "constant": ("mean_resultant", "w2"),
-    "dimensional": ("effective_dims", "mean_resultant", "std_ratio", "w2"),
-}
-"""Metrics that each kind of alert reads; they are computed even where ``metrics`` does not name them."""
-
-_THRESHOLDS: dict[Kind, float] = {"constant": CONSTANT_THRESHOLD, "dimensional": DIMENSIONAL_THRESHOLD}
-_METRIC: dict[Kind, str] = {"constant": "mean_resultant", "dimensional": "effective_dims"}
+from uniformity_callbacks.rules import CONSTANT_THRESHOLD, NEEDS, Action, CollapseAlert, NamedAction
 
 
 @dataclass(frozen=True)
 class Alert:
-    """A collapse that was found.
+    """A collapse that was found, or that is over.
 
     Attributes:
-        kind: "constant" or "dimensional".
+        kind: "constant", "dimensional", "nonfinite" or "blind".
         step: the reading that made it certain.
-        since: the first reading of the unbroken row that agrees.
+        since: the first reading of the unbroken row that agrees; of a recovery, that of the collapse it ends.
         readings: the watched metric in the last readings of that row, as many as the patience.
         threshold: what the readings were compared with.
-        action: "warn" or "stop".
+        action: "warn", "stop", "raise", or the name of the function that was given.
         layer: dotted path of the layer.
         message: all of it in words, and what people do about it.
+        recovered: it is over, rather than found.
     """
 
     kind: str
@@ -63,113 +35,127 @@ class Alert:
     action: str
     layer: str
     message: str
+    recovered: bool = False
 
 
-@dataclass(frozen=True)
-class CollapseAlert:
-    """A rule: which collapse to look for, when to call it one, what to do then.
+class CollapseError(RuntimeError):
+    """Raised in the training thread by an alert whose action is "raise".
 
-    Args:
-        kind: "constant" (all outputs nearly one point: mean resultant length at or above the threshold) or
-            "dimensional" (outputs use few dimensions: effective dims at or below it; not judged while the outputs are
-            nearly one point, where effective dims mean nothing).
-        threshold: None for the default: 0.95 of [0, 1], or 9 dims, never more than a quarter of min(rows - 1, d).
-        patience: readings in a row that must agree, >= 1.
-        warmup_steps: readings before this step do not count.
-        action: "warn" (say it, go on) or "stop" (say it and end training at the next due step).
-
-    Raises:
-        ValueError: an argument is out of its range.
-
-    Example:
-        >>> CollapseAlert("dimensional", threshold=16, action="stop").patience
-        3
+    Attributes:
+        alert: the alert.
     """
 
-    kind: Kind
-    threshold: float | None = None
-    patience: int = PATIENCE
-    warmup_steps: int = WARMUP_STEPS
-    action: Action = "warn"
+    def __init__(self, alert: Alert) -> None:
+        super().__init__(alert.message)
+        self.alert = alert
 
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise ValueError(f"kind must be one of {', '.join(get_args(Kind))}, got {self.kind!r}")
-        if self.action not in get_args(Action):
-            raise ValueError(f"action must be one of {', '.join(get_args(Action))}, got {self.action!r}")
-        if self.threshold is not None and not (math.isfinite(self.threshold) and self.threshold > 0):
-            raise ValueError(f"threshold must be a positive number or None for the default, got {self.threshold!r}")
-        if self.kind == "constant" and self.threshold is not None and self.threshold > 1:
-            raise ValueError(
-                f"threshold of a constant alert is a mean resultant length in (0, 1], got {self.threshold}"
-            )
-        if self.patience < 1:
-            raise ValueError(f"patience must be at least 1 reading, got {self.patience!r}")
-        if self.warmup_steps < 0:
-            raise ValueError(f"warmup_steps must be >= 0, got {self.warmup_steps!r}")
-
-    @classmethod
-    def defaults(cls, action: Action = "warn") -> list[CollapseAlert]:
-        """Return the rules that ``alerts="warn"`` (or ``"stop"``) means: one of each kind."""
-        return [cls(kind, action=action) for kind in get_args(Kind)]
-
-    def limit(self, reading: Reading) -> float:
-        """Return the threshold in force for a reading, which for dimensions depends on what its sample can show."""
-        threshold = _THRESHOLDS[self.kind] if self.threshold is None else self.threshold
-        if self.kind == "dimensional" and self.threshold is None:
-            threshold = min(threshold, CAPACITY_SHARE * min(reading.values["samples"] - 1, reading.dims))
-        return threshold
-
-    def agrees(self, reading: Reading) -> bool | None:
-        """Return whether one reading looks collapsed; None where it cannot tell."""
-        value = reading.values[_METRIC[self.kind]]
-        if math.isnan(value):
-            return None
-        if self.kind == "constant":
-            return value >= self.limit(reading)
-        if reading.values["mean_resultant"] >= CONSTANT_THRESHOLD:
-            return None
-        return value <= self.limit(reading)
+    def __reduce__(self) -> tuple[type[CollapseError], tuple[Alert]]:
+        return type(self), (self.alert,)  # processes hand it on
 
 
 @dataclass(frozen=True)
 class Watch:
-    """What one rule remembers of one layer; `advance` is the pure function from reading to reading."""
+    """What one rule remembers of one layer; `advance` is the pure function from reading to reading.
+
+    Attributes:
+        since: step of the first reading of the row under way, or None.
+        recent: what was watched in the row's last readings; of a standing alert, in the row that clears it.
+        length: readings in the row.
+        standing: the alert was raised and is not over.
+        limit: the threshold it was raised at.
+        level: dimensional: the most dims that the run has held for a patience's readings.
+        last: dimensional: dims in the last readings, from which the level comes.
+        one_point: the outputs are nearly one point, where dims mean nothing.
+    """
 
     since: int | None = None
     recent: tuple[float, ...] = ()
     length: int = 0
     standing: bool = False
+    limit: float | None = None
+    level: float | None = None
+    last: tuple[float, ...] = ()
+    one_point: bool = False
 
     def advance(self, rule: CollapseAlert, reading: Reading) -> tuple[Watch, Alert | None]:
-        """Return the memory after a reading, and the alert if it is this reading that makes it certain."""
-        if reading.step < rule.warmup_steps:
+        """Return the memory after a reading, and the alert if it is this reading that makes it or its end certain."""
+        if reading.step < rule.begins:
             return self, None
-        agrees = rule.agrees(reading)
-        if agrees is None:
-            return self, None
-        if not agrees:
-            return Watch(), None
-        recent = (*self.recent, reading.values[_METRIC[rule.kind]])[-rule.patience :]
-        since = reading.step if self.since is None else self.since
-        now = replace(self, since=since, recent=recent, length=self.length + 1)
-        if self.standing or now.length < rule.patience:
+        now = self._see_point(reading) if rule.kind == "dimensional" else self
+        value = rule.value(reading)
+        if value is None or now.one_point:
             return now, None
-        now = replace(now, standing=True)
-        return now, _alert(rule, now, reading)
+        if rule.kind == "dimensional":
+            now = now._see_level(value, rule.count)
+        if now.standing:
+            return now._clear(rule, reading, value)
+        limit = rule.limit(reading, now.level)
+        if not rule.collapsed(value, limit):
+            return replace(now, since=None, recent=(), length=0), None
+        since = reading.step if now.since is None else now.since
+        now = replace(now, since=since, recent=(*now.recent, value)[-rule.count :], length=now.length + 1)
+        if now.length < rule.count:
+            return now, None
+        alert = now._alert(rule, reading, limit)
+        return replace(now, standing=True, limit=limit, recent=(), length=0), alert
+
+    def _clear(self, rule: CollapseAlert, reading: Reading, value: float) -> tuple[Watch, Alert | None]:
+        """Count the readings that are clear of the threshold while an alert stands."""
+        assert self.limit is not None, "set when the alert was raised"
+        if not rule.recovered(value, self.limit):
+            return replace(self, recent=(), length=0), None
+        now = replace(self, recent=(*self.recent, value)[-rule.count :], length=self.length + 1)
+        if now.length < rule.count:
+            return now, None
+        alert = now._alert(rule, reading, rule.recovery(self.limit), recovered=True)
+        return Watch(level=self.level, last=self.last, one_point=self.one_point), alert
+
+    def _see_point(self, reading: Reading) -> Watch:
+        """Outputs are nearly one point from the constant threshold on, until they are clear of it again."""
+        constant = CollapseAlert("constant")
+        resultant = constant.value(reading)
+        if resultant is None:
+            return self
+        near = constant.collapsed(resultant, CONSTANT_THRESHOLD)
+        near |= self.one_point and not constant.recovered(resultant, CONSTANT_THRESHOLD)
+        return replace(self, one_point=near)
+
+    def _see_level(self, value: float, patience: int) -> Watch:
+        last = (*self.last, value)[-patience:]
+        if len(last) < patience:
+            return replace(self, last=last)
+        held = min(last)
+        return replace(self, last=last, level=held if self.level is None else max(self.level, held))
+
+    def _alert(self, rule: CollapseAlert, reading: Reading, limit: float, *, recovered: bool = False) -> Alert:
+        assert self.since is not None, "a row has a first reading"
+        message = wording.message(
+            rule, reading, since=self.since, recent=self.recent, limit=limit, level=self.level, recovered=recovered
+        )
+        return Alert(
+            rule.kind,
+            reading.step,
+            self.since,
+            self.recent,
+            limit,
+            rule.action_name,
+            reading.layer,
+            message,
+            recovered,
+        )
 
 
 class AlertBook:
     """The rules of a run and what they remember of each layer.
 
     Args:
-        rules: None, "warn", "stop", or a list of `CollapseAlert`.
+        rules: None, "warn", "stop", "raise", a function of the alert, or a list of `CollapseAlert`.
 
     Raises:
         ValueError: rules is none of these, or names one kind twice.
     """
 
-    def __init__(self, rules: str | Sequence[CollapseAlert] | None) -> None:
+    def __init__(self, rules: Action | Sequence[CollapseAlert] | None) -> None:
         self.rules = _rules(rules)
         self._watches: dict[tuple[str, str], Watch] = {}
 
@@ -178,8 +164,12 @@ class AlertBook:
         """Metrics that the rules read."""
         return tuple(dict.fromkeys(name for rule in self.rules for name in NEEDS[rule.kind]))
 
+    def rule(self, kind: str) -> CollapseAlert | None:
+        """Return the rule of a kind, if there is one."""
+        return next((rule for rule in self.rules if rule.kind == kind), None)
+
     def update(self, reading: Reading) -> list[Alert]:
-        """Take in the next reading of its layer and return the alerts it raises."""
+        """Take in the next reading of its layer and return the alerts it raises or ends."""
         alerts = []
         for rule in self.rules:
             key = (reading.layer, rule.kind)
@@ -191,57 +181,32 @@ class AlertBook:
     def state_dict(self) -> list[dict[str, Any]]:
         """Return what is remembered as plain lists, dicts, numbers and strings."""
         return [
-            {"layer": layer, "kind": kind, "since": w.since, "recent": list(w.recent), "length": w.length}
-            | {"standing": w.standing}
-            for (layer, kind), w in self._watches.items()
+            {"layer": layer, "kind": kind, **asdict(watch), "recent": list(watch.recent), "last": list(watch.last)}
+            for (layer, kind), watch in self._watches.items()
         ]
 
     def load_state_dict(self, state: list[dict[str, Any]]) -> None:
         """Take up what `state_dict` returned."""
-        self._watches = {
-            (s["layer"], s["kind"]): Watch(s["since"], tuple(s["recent"]), s["length"], s["standing"]) for s in state
-        }
+        watches: dict[tuple[str, str], Watch] = {}
+        for entry in state:
+            memory: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+            layer, kind = memory.pop("layer"), memory.pop("kind")
+            watches[layer, kind] = Watch(**memory)
+        self._watches = watches
 
 
-def _rules(rules: str | Sequence[CollapseAlert] | None) -> tuple[CollapseAlert, ...]:
+def _rules(rules: Action | Sequence[CollapseAlert] | None) -> tuple[CollapseAlert, ...]:
     if rules is None:
         return ()
-    for action in get_args(Action):
+    if callable(rules):
+        return tuple(CollapseAlert.defaults(rules))
+    for action in get_args(NamedAction):
         if rules == action:
             return tuple(CollapseAlert.defaults(action))
     if isinstance(rules, str) or not all(isinstance(rule, CollapseAlert) for rule in rules):
-        raise ValueError(f'alerts must be None, "warn", "stop" or a list of CollapseAlert, got {rules!r}')
+        names = ", ".join(f'"{name}"' for name in get_args(NamedAction))
+        raise ValueError(f"alerts must be None, {names}, a function or a list of CollapseAlert, got {rules!r}")
     kinds = [rule.kind for rule in rules]
     if len(set(kinds)) < len(kinds):
         raise ValueError(f"alerts must name each kind once, got {', '.join(kinds)}")
     return tuple(rules)
-
-
-_MEANS: dict[Kind, str] = {
-    "constant": "the outputs of {layer} are close to one point (mean resultant length 1 is one point)",
-    "dimensional": "the outputs of {layer} use {value:.1f} of {d} dimensions; std_ratio, blind to it, reads "
-    "{std_ratio:.2f}",
-}
-_MENDS: dict[Kind, str] = {
-    "constant": "stop-gradient or a predictor on one branch, a momentum target, negatives, a lower learning rate",
-    "dimensional": "a decorrelation term (Barlow Twins, VICReg), another projector, a lower learning rate",
-}
-
-
-def _alert(rule: CollapseAlert, watch: Watch, reading: Reading) -> Alert:
-    values, limit, recent = reading.values, rule.limit(reading), watch.recent
-    since = reading.step if watch.since is None else watch.since
-    means = _MEANS[rule.kind].format(
-        layer=reading.layer, value=recent[-1], d=reading.dims, std_ratio=values.get("std_ratio", math.nan)
-    )
-    lines = [
-        f"{rule.kind} collapse at step {reading.step}, since step {since}",
-        f"  seen:  {_METRIC[rule.kind]} {', '.join(f'{value:.4g}' for value in recent)}, threshold {limit:.3g}; "
-        f"W2 {values['w2']:.3f} (0 is ideal, 1.414 one point)",
-        f"  means: {means}",
-        f"  mends: {_MENDS[rule.kind]};",
-        "         or the Wasserstein loss, auxiliary=WassersteinLoss(weight=1.0)",
-    ]
-    if rule.action == "stop":
-        lines.append("  training stops, as alerts asked")
-    return Alert(rule.kind, reading.step, since, recent, limit, rule.action, reading.layer, "\n".join(lines))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from uniformity_callbacks.loss import WassersteinLoss
-from uniformity_callbacks.sample import Sample
+from uniformity_callbacks.sample import Sample, StepSample, Stream
 from uniformity_callbacks.tap import Mode, Tap
 
 
@@ -18,6 +19,7 @@ class _Layer:
     """One layer's passes since the window opened, and the auxiliary loss of each."""
 
     tap: Tap
+    alerted: bool = False
     term: Tensor | None = None
     passes: list[list[Tensor]] = field(default_factory=list)
     terms: list[Tensor] = field(default_factory=list)
@@ -25,19 +27,19 @@ class _Layer:
 
 @dataclass(frozen=True)
 class Gathered:
-    """A due step of one layer.
+    """A due step, or a validation epoch, of one layer.
 
     Attributes:
         layer: dotted path.
         sample: the rows; None if nothing was caught.
         extras: what else the reading says, by name.
-        why: why nothing was caught, in words.
+        why: why nothing was caught, in words; empty if something was.
     """
 
     layer: str
     sample: Sample | None
-    extras: dict[str, Tensor | float]
-    why: str
+    extras: dict[str, Tensor | float] = field(default_factory=dict)
+    why: str = ""
 
 
 class Collector:
@@ -48,13 +50,21 @@ class Collector:
         every_n_steps: every how many optimizer steps one is due; step 0 is.
         window: steps up to a due one that are kept.
         auxiliary: the loss that `add_auxiliary` adds, or None.
+        total_steps: optimizer steps of the whole training, for a weight that depends on it.
     """
 
     def __init__(
-        self, taps: Sequence[Tap], *, every_n_steps: int, window: int, auxiliary: WassersteinLoss | None
+        self,
+        taps: Sequence[Tap],
+        *,
+        every_n_steps: int,
+        window: int,
+        auxiliary: WassersteinLoss | None = None,
+        total_steps: float = math.inf,
     ) -> None:
         self._layers = [_Layer(tap) for tap in taps]
-        self._every, self._window, self._auxiliary = every_n_steps, window, auxiliary
+        self._every, self._window, self._auxiliary, self._total = every_n_steps, window, auxiliary, total_steps
+        self._streams: dict[str, Stream] = {}
         self._step, self._due = -1, 0
 
     @property
@@ -88,10 +98,17 @@ class Collector:
         if due != self._due:
             self._forget()
         self._step, self._due = step, due
-        mode: Mode = "train" if self._auxiliary is not None else "watch" if self._kept else "off"
+        if self._auxiliary is not None:
+            self._auxiliary.progress = min(step / self._total, 1.0)
+        off: Mode = "watch" if self._kept else "off"
         for layer in self._layers:
             layer.term = None
-            layer.tap.start(mode)
+            layer.tap.start("train" if self._adds(layer) else off)
+
+    def alert(self, layers: Collection[str]) -> None:
+        """Take the names of the layers that are collapsing: a loss that waits for an alert is on for these."""
+        for layer in self._layers:
+            layer.alerted = layer.tap.name in layers
 
     def add_auxiliary(self, loss: Tensor) -> Tensor:
         """Return ``loss`` plus the auxiliary loss of what this pass has caught so far.
@@ -101,7 +118,7 @@ class Collector:
         """
         assert self._auxiliary is not None, "called where there is an auxiliary loss"
         total = loss
-        for layer in self._layers:
+        for layer in filter(self._adds, self._layers):
             views = layer.tap.views()
             if not views:
                 why = layer.tap.why_blind
@@ -132,17 +149,44 @@ class Collector:
                 if layer.term is not None:
                     layer.terms.append(layer.term)
 
+    def begin_validation(self) -> None:
+        """Begin a validation epoch: its batches are added up, apart from the training's."""
+        self._streams = {}
+
+    def begin_validation_batch(self) -> None:
+        """Open the taps for a batch of it."""
+        for layer in self._layers:
+            layer.tap.start("validate")
+
+    def end_validation_batch(self) -> None:
+        """Close them and take over what they caught."""
+        for layer in self._layers:
+            views = layer.tap.views()
+            layer.tap.start("off")
+            if views:
+                self._streams.setdefault(layer.tap.name, Stream()).add(views)
+
+    def take_validation(self) -> list[Gathered]:
+        """Return what the validation epoch caught; nothing of layers that it did not call."""
+        streams, self._streams = self._streams, {}
+        return [Gathered(name, stream) for name, stream in streams.items()]
+
     def take(self) -> list[Gathered]:
         """Return what a due step and its window caught, layer by layer, and begin the next window."""
         gathered = []
         for layer in self._layers:
             extras: dict[str, Tensor | float] = {}
-            if self._auxiliary is not None and layer.terms:
-                extras = {"aux_loss": torch.stack(layer.terms).mean(), "aux_weight": self._auxiliary.weight}
-            sample = Sample.of(layer.passes) if layer.passes else None
-            gathered.append(Gathered(layer.tap.name, sample, extras, layer.tap.why_blind))
+            if self._auxiliary is not None and layer.passes:
+                added = torch.stack(layer.terms).mean() if layer.terms else 0.0
+                extras = {"aux_loss": added, "aux_weight": self._auxiliary.weight if self._adds(layer) else 0.0}
+            sample = StepSample.of(layer.passes) if layer.passes else None
+            why = layer.tap.why_blind if sample is None else ""
+            gathered.append(Gathered(layer.tap.name, sample, extras, why))
         self._forget()
         return gathered
+
+    def _adds(self, layer: _Layer) -> bool:
+        return self._auxiliary is not None and (self._auxiliary.when == "always" or layer.alerted)
 
     @property
     def _kept(self) -> bool:

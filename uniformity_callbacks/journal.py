@@ -44,7 +44,7 @@ class JournalWriter:
         self._write({"type": "reading", **asdict(reading)})
 
     def alert(self, alert: Alert) -> None:
-        """Append an alert."""
+        """Append an alert, or the end of one."""
         self._write({"type": "alert", **asdict(alert)})
 
     def close(self) -> None:
@@ -67,19 +67,21 @@ class Journal:
 
     Attributes:
         runs: what was said at the start of the run and of each resumption.
-        readings: in the order they were written.
-        alerts: likewise.
+        readings: in the order they were written, those of validation among them.
+        alerts: likewise, as they were raised.
+        recoveries: the ends of alerts.
         unreadable: numbers, from 1, of lines that are not whole records, as a crash in mid-write leaves one.
     """
 
     runs: list[dict[str, Any]] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
+    recoveries: list[Alert] = field(default_factory=list)
     unreadable: list[int] = field(default_factory=list)
 
-    def series(self, metric: str, layer: str | None = None) -> tuple[list[int], list[float]]:
-        """Return the steps and values of one metric, of one layer or of the only one."""
-        rows = [r for r in self.readings if metric in r.values and layer in (None, r.layer)]
+    def series(self, metric: str, layer: str | None = None, stage: str = "train") -> tuple[list[int], list[float]]:
+        """Return the steps and values of one metric, of one layer or of the only one, in training or validation."""
+        rows = [r for r in self.readings if metric in r.values and layer in (None, r.layer) and r.stage == stage]
         return [r.step for r in rows], [r.values[metric] for r in rows]
 
 
@@ -114,7 +116,8 @@ def _take(journal: Journal, record: dict[str, Any]) -> None:
         journal.readings.append(Reading(**record))
     elif kind == "alert":
         record["readings"] = tuple(_float(value) for value in record["readings"])
-        journal.alerts.append(Alert(**record))
+        alert = Alert(**record)
+        (journal.recoveries if alert.recovered else journal.alerts).append(alert)
     else:
         raise ValueError(f"unknown record {kind!r}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,23 +9,65 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from uniformity_callbacks import functional
-from uniformity_callbacks.sample import Sample, UnitRows, unit_rows
+from uniformity_callbacks import measures
+from uniformity_callbacks.names import nearest
+from uniformity_callbacks.sample import Views
+from uniformity_callbacks.sample_size import LEAST_ROWS
 
-METRICS: dict[str, Callable[[UnitRows], Tensor]] = {
-    "w2": functional.w2,
-    "effective_dims": functional.dims,
-    "mean_resultant": functional.resultant,
-    "std_ratio": functional.deviation,
-    "lu": functional.potential,
+Metric = Callable[[Views], Tensor | None]
+"""A value in float64 on the CPU; None where the sample is not one that can tell: then it is not reported."""
+
+
+def _each(measure: Callable[..., Tensor]) -> Metric:
+    """Correct each view by itself and average: views of one image are not independent rows."""
+
+    def metric(views: Views) -> Tensor | None:
+        enough = [view for view in views.each if view.count >= LEAST_ROWS]
+        return torch.stack([measure(view) for view in enough]).mean() if enough else None
+
+    return metric
+
+
+def _alignment(views: Views) -> Tensor | None:
+    """Average over all pairs of views; rows of views of different numbers cannot be paired."""
+    rows = views.rows
+    if len(rows) < 2 or len({view.rows.shape for view in rows}) > 1:
+        return None
+    pairs = [measures.alignment(a, b) for k, a in enumerate(rows) for b in rows[k + 1 :]]
+    return torch.stack(pairs).mean()
+
+
+def _lu(views: Views) -> Tensor | None:
+    return measures.potential(views.sampled) if views.rows else None
+
+
+METRICS: dict[str, Metric] = {
+    "w2": lambda views: measures.w2(views.whole),
+    "w2_corrected": _each(measures.w2_corrected),
+    "effective_dims": _each(measures.dims_corrected),
+    "mean_resultant": lambda views: measures.resultant(views.whole),
+    "std_ratio": lambda views: measures.deviation(views.whole),
+    "lu": _lu,
+    "alignment": _alignment,
+    "rankme": lambda views: measures.rankme(views.whole),
+    "norm_mean": lambda views: measures.norm_mean(views.whole),
+    "effective_rank": lambda views: measures.effective_rank(views.whole),
+    "participation_ratio": lambda views: measures.participation_ratio(views.whole),
+    "stable_rank": lambda views: measures.stable_rank(views.whole),
+    "alpha": lambda views: measures.alpha(views.whole),
+    "norm_cv": lambda views: measures.norm_cv(views.whole),
+    "floor": lambda views: measures.floor(views.whole),
 }
-"""Name in the metric keys -> function of the unit rows of all views together."""
+"""Name in the metric keys -> function of the views of a sample."""
 
 COUNTS = ("samples", "nonfinite")
 """Part of every reading: rows measured (of all views) and rows left out because they were NaN or infinite."""
 
-DEFAULT_METRICS = tuple(METRICS)
+DEFAULT_METRICS = tuple(METRICS)[: tuple(METRICS).index("norm_mean") + 1]
 """What a reading has unless the user says otherwise."""
+
+CORRECTED = frozenset({"w2_corrected", "effective_dims"})
+"""Metrics corrected for sample size, which need `LEAST_ROWS` rows in a view, none of which repeats another."""
 
 
 def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
@@ -39,9 +80,7 @@ def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
         raise ValueError(f"metrics must be a list of names, got the string {metrics!r}; write [{metrics!r}]")
     for name in metrics:
         if name not in METRICS:
-            near = difflib.get_close_matches(str(name), METRICS, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(METRICS)}"
-            raise ValueError(f"metrics has no {name!r}; {hint}")
+            raise ValueError(f"metrics has no {name!r}; {nearest(str(name), METRICS)}")
     return tuple(metrics)
 
 
@@ -55,6 +94,8 @@ class Reading:
         dims: d, the layer's output dimension; 0 if nothing was captured.
         values: metric name (without prefix) -> value.
         time: seconds since the epoch at which the rows were captured.
+        stage: "train" (a step's rows, in train mode), or "val" (a validation epoch's, in eval mode).
+        why: why nothing was captured, in words; empty if something was.
     """
 
     step: int
@@ -62,18 +103,23 @@ class Reading:
     dims: int
     values: dict[str, float]
     time: float
+    stage: str = "train"
+    why: str = ""
 
 
 @torch.no_grad()
-def measure(sample: Sample, metrics: Sequence[str] = DEFAULT_METRICS) -> dict[str, float]:
-    """Return the values of ``metrics`` and `COUNTS` on all views' rows together, as floats.
+def measure(views: Views, metrics: Sequence[str] = DEFAULT_METRICS) -> dict[str, float]:
+    """Return the values of ``metrics`` and `COUNTS` as floats; what this sample cannot tell is left out.
 
     Rows that are not finite are left out and counted in ``nonfinite``; zero rows have no direction and are left out of
     ``samples``. Where every finite row is zero the values are those of one point; where no row is finite they are NaN.
     """
-    rows = sample.rows.cpu()
-    unit = unit_rows(rows)
-    nonfinite = int((~torch.isfinite(rows).all(dim=1)).sum())
-    lost = nonfinite == len(rows)
-    values = {name: math.nan if lost else METRICS[name](unit).item() for name in metrics}
-    return values | {"samples": unit.count.item(), "nonfinite": float(nonfinite)}
+    whole = views.whole
+    samples, nonfinite = whole.count.item(), whole.nonfinite.item()
+    lost = math.isnan(measures.norm_mean(whole).item())
+    values: dict[str, float] = {}
+    for name in metrics:
+        value = torch.tensor(math.nan) if lost else METRICS[name](views)
+        if value is not None:
+            values[name] = value.item()
+    return values | {"samples": samples, "nonfinite": nonfinite}

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from torch import Tensor
 
 from uniformity_callbacks.alerts import Alert, AlertBook
 from uniformity_callbacks.faults import Faults
 from uniformity_callbacks.journal import JournalWriter
-from uniformity_callbacks.panel import Reading, measure
-from uniformity_callbacks.sample import Sample
+from uniformity_callbacks.panel import CORRECTED, Reading, measure
+from uniformity_callbacks.sample import REPEATS_TOLD, Sample, Views
+from uniformity_callbacks.sample_size import LEAST_ROWS
 from uniformity_callbacks.worker import Worker
 from uniformity_callbacks.writers import Feed
 
@@ -32,25 +34,51 @@ class Capture:
         layer: dotted path of the layer.
         key: what the metric names are appended to, e.g. ``uniformity/``.
         time: seconds since the epoch.
-        sample: the rows.
+        sample: the rows; None if nothing was caught.
         extras: further values by name, as numbers or 0-dimensional tensors.
+        stage: "train" or "val"; readings of validation are not judged by the alerts.
+        why: why nothing was caught, in words.
     """
 
     step: int
     layer: str
     key: str
     time: float
-    sample: Sample
+    sample: Sample | None
     extras: dict[str, Tensor | float] = field(default_factory=dict)
+    stage: str = "train"
+    why: str = ""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished reading, its values under their full keys, and the alerts it raised."""
+    """A finished reading and the alerts it raised or ended.
+
+    Attributes:
+        reading: its values by name.
+        key: what the full keys begin with, e.g. ``uniformity/``.
+        alerts: in the order of the rules.
+    """
 
     reading: Reading
-    values: dict[str, float]
+    key: str
     alerts: list[Alert]
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The values under their full keys."""
+        return {self.key + name: value for name, value in self.reading.values.items()}
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return it as dicts, lists, numbers and strings."""
+        alerts = [{**asdict(alert), "readings": list(alert.readings)} for alert in self.alerts]
+        return {"reading": asdict(self.reading), "key": self.key, "alerts": alerts}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Outcome:
+        """Return what `to_plain` was called on."""
+        alerts = [Alert(**{**alert, "readings": tuple(alert["readings"])}) for alert in plain["alerts"]]
+        return cls(Reading(**plain["reading"]), plain["key"], alerts)
 
 
 class Reader:
@@ -76,6 +104,7 @@ class Reader:
         self.faults = faults
         self._metrics, self._book, self._journal, self._feeds = metrics, book, journal, feeds
         self._outcomes: list[Outcome] = []
+        self._noted: set[str] = set()
         self._lock = threading.Lock()
         self._worker: Worker[Capture] = Worker(self._read, name="uniformity-reader", capacity=_CAPACITY)
 
@@ -88,6 +117,11 @@ class Reader:
     def settle(self, timeout: float) -> bool:
         """Wait until all captures are read, at most ``timeout`` seconds; return whether they are."""
         return self._worker.settle(timeout)
+
+    def uncollected(self) -> list[Outcome]:
+        """Return what `collect` would, and leave it there."""
+        with self._lock:
+            return list(self._outcomes)
 
     def collect(self) -> list[Outcome]:
         """Return the outcomes finished since the last call, in order."""
@@ -107,21 +141,46 @@ class Reader:
 
     def _read(self, capture: Capture) -> None:
         try:
-            values = measure(capture.sample, self._metrics)
-            values |= {name: float(value) for name, value in capture.extras.items()}
-            dims = capture.sample.views[0].shape[1]
-            reading = Reading(capture.step, capture.layer, dims, values, capture.time)
-            outcome = Outcome(
-                reading, {capture.key + name: value for name, value in values.items()}, self._book.update(reading)
-            )
+            outcome = self._outcome(capture)
         except Exception as error:  # a reading that fails is lost, the run is not
             self.faults.add("reading", error, step=capture.step)
             return
         self._record(outcome)
         for feed in self._feeds:
-            feed.put(outcome.values, reading.step)
+            feed.put(outcome.values, outcome.reading.step)
+            for alert in outcome.alerts:
+                feed.alert(alert, capture.key)
         with self._lock:
             self._outcomes.append(outcome)
+
+    def _outcome(self, capture: Capture) -> Outcome:
+        dims, values = 0, {"samples": 0.0, "nonfinite": 0.0}
+        if capture.sample is not None:
+            views = capture.sample.views()
+            dims, values = views.whole.dims, measure(views, self._metrics)
+            self._note(views, values, capture)
+        values |= {name: float(value) for name, value in capture.extras.items()}
+        reading = Reading(capture.step, capture.layer, dims, values, capture.time, capture.stage, capture.why)
+        alerts = self._book.update(reading) if capture.stage == "train" else []
+        return Outcome(reading, capture.key, alerts)
+
+    def _note(self, views: Views, values: dict[str, float], capture: Capture) -> None:
+        """Say once of each layer and stage why its corrected numbers are not there, or not to be trusted."""
+        asked = [name for name in self._metrics if name in CORRECTED]
+        if not asked or capture.key in self._noted:
+            return
+        where = f"{' and '.join(asked)} of {capture.layer} at step {capture.step}"
+        if not all(name in values for name in asked):
+            most = int(max(view.count for view in views.each))
+            mend = "a larger batch, or window=, which reads several steps together"
+            note = f"{where} are not reported: a view has {most} rows, {LEAST_ROWS} are needed; {mend}"
+        else:
+            repeated, rows = views.repeated
+            if views.whole.is_one_point or repeated <= REPEATS_TOLD * rows:
+                return
+            note = f"{where} are biased: {repeated} of {rows} rows repeat another of their view; does a sampler pad?"
+        self._noted.add(capture.key)
+        log.warning("uniformity: %s", note)
 
     def _record(self, outcome: Outcome) -> None:
         if self._journal is None:

@@ -7,15 +7,22 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from uniformity_callbacks.polar import nuclear_norm_and_root
+
 RESOLUTION = 1e-7
 """Directions whose singular value is below this share of the largest get no gradient.
 
 A Gram matrix squares singular values: in float64 its eigenvalues are known to some 2e-16 of the largest, so singular
-values to some 2e-8 of it. Below 1e-7 the inverse is noise, and the polar factor's spectral norm could pass 1."""
+values to some 2e-8 of it. Below 1e-7 the inverse is noise."""
 
 _EIGENVALUE_NOISE = 4.0
 """Eigenvalues below this many epsilons of the largest are what round-off leaves of zeros, of which centred rows always
 have one where n <= d; their square roots would add up."""
+
+
+_WEAK = 1e-12
+"""Eigenvalues below this share of the largest are known to fewer than three digits: the Gram matrix's round-off is
+some 1e-15 of the largest."""
 
 
 def gram(c: Float[Tensor, "n d"]) -> Float[Tensor, "k k"]:
@@ -23,37 +30,91 @@ def gram(c: Float[Tensor, "n d"]) -> Float[Tensor, "k k"]:
     return c @ c.T if c.shape[0] < c.shape[1] else c.T @ c
 
 
+def eigenvalues(symmetric: Float[Tensor, "k k"], *, scale: Float[Tensor, ""] | None = None) -> Float[Tensor, " k"]:
+    """Return the eigenvalues of a positive semidefinite matrix, ascending, round-off of zeros made zero.
+
+    Differentiable; the gradient is finite where eigenvalues are equal, too.
+
+    Args:
+        symmetric: float64 (k, k).
+        scale: what round-off is relative to where that is more than the largest eigenvalue, since the matrix is a
+            difference of larger ones.
+    """
+    values = torch.linalg.eigvalsh(symmetric)
+    top = values[-1] if scale is None else torch.maximum(values[-1], scale)
+    noise = _EIGENVALUE_NOISE * torch.finfo(values.dtype).eps * top.detach()
+    return torch.where(values > noise, values, 0.0)
+
+
+def refined_eigenvalues(c: Float[Tensor, "n d"]) -> Float[Tensor, " k"]:
+    """Return the eigenvalues of the smaller Gram matrix of ``c``, the weak ones as exact as the strong.
+
+    Directions that the Gram matrix knows to few digits are taken out of ``c`` and decomposed once more on their own.
+    Where there are none it costs nothing.
+
+    Args:
+        c: finite float64 matrix (n, d).
+    """
+    whole = gram(c)
+    values = eigenvalues(whole)
+    weak = int((values <= _WEAK * values[-1]).sum())
+    if weak == 0:
+        return values
+    # Without gradient: to first order, the eigenvalues of a part do not feel that the part turns.
+    basis = torch.linalg.eigh(whole.detach()).eigenvectors[:, :weak]
+    part = basis.T @ c if c.shape[0] < c.shape[1] else (c @ basis).T
+    return torch.cat([eigenvalues(part @ part.T), values[weak:]])
+
+
+def root(x: Tensor, *, above: float = 0.0) -> Tensor:
+    """Square root, with value and gradient 0 where x is at most ``above``: the root's slope is infinite at zero."""
+    positive = x > above
+    return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)
+
+
 def nuclear_norm(c: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
     """Return the sum of the singular values of ``c``, differentiable also where the rank is deficient.
 
     The gradient is the polar factor ``P = c (c^T c)^(-1/2)``, the subgradient of least norm where ``c`` is rank
-    deficient: its spectral norm is at most 1, and directions below `RESOLUTION` of the largest get none. Autograd
-    through ``eigh`` or ``svd`` divides by differences of singular values instead and is not finite there.
+    deficient: its spectral norm is at most 1 (1.03 measured where many directions lie at the resolution, whose
+    eigenvalues are half round-off), and directions below `RESOLUTION` of the largest get none. Autograd through
+    ``eigh`` or ``svd`` divides by differences of singular values instead and is not finite there. On an accelerator
+    value and gradient come of matrix products alone, with `polar.RESOLUTION` instead.
 
     Args:
         c: finite float64 matrix (n, d).
     """
     if not (torch.is_grad_enabled() and c.requires_grad):
-        return _singular(torch.linalg.eigvalsh(gram(c))).sum()
+        return _norm_and_root(c)[0] if by_products(c) else root(eigenvalues(gram(c))).sum()
     norm: Tensor = _NuclearNorm.apply(c)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return norm
 
 
-def _singular(eigenvalues: Tensor) -> Tensor:
-    noise = _EIGENVALUE_NOISE * torch.finfo(eigenvalues.dtype).eps * eigenvalues[-1]
-    return torch.where(eigenvalues > noise, eigenvalues.clamp(min=0.0).sqrt(), 0.0)
+def by_products(c: Tensor) -> bool:
+    """Whether to use matrix products alone: elsewhere than on a CPU ``eigh`` is slow and waits for the device."""
+    return c.device.type != "cpu"  # not is_cuda: without a GPU, tests take this path on the meta device
+
+
+def _norm_and_root(c: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the nuclear norm and the inverse root of the smaller Gram matrix."""
+    if by_products(c):
+        return nuclear_norm_and_root(gram(c))
+    values, vectors = torch.linalg.eigh(gram(c))
+    noise = _EIGENVALUE_NOISE * torch.finfo(c.dtype).eps * values[-1]
+    singular = root(torch.where(values > noise, values, 0.0))
+    # Strictly greater: where all rows are zero nothing is kept, and the gradient is zero rather than 0 / 0.
+    kept = singular > RESOLUTION * singular[-1]
+    # Noise on top, or weak directions whose eigenvalue round-off made smaller would get more than their share.
+    inverse = torch.where(kept, (values + noise).clamp(min=torch.finfo(c.dtype).tiny).rsqrt(), 0.0)
+    return singular.sum(), (vectors * inverse) @ vectors.T
 
 
 class _NuclearNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, c: Tensor) -> Tensor:
-        values, vectors = torch.linalg.eigh(gram(c))
-        singular = _singular(values)
-        # Strictly greater: where all rows are zero nothing is kept, and the gradient is zero rather than 0 / 0.
-        kept = singular > RESOLUTION * singular[-1]
-        inverse = torch.where(kept, singular.clamp(min=torch.finfo(c.dtype).tiny).reciprocal(), 0.0)
-        ctx.save_for_backward(c, (vectors * inverse) @ vectors.T)
-        return singular.sum()
+        norm, inverse_root = _norm_and_root(c)
+        ctx.save_for_backward(c, inverse_root)
+        return norm
 
     @staticmethod
     @once_differentiable

@@ -14,7 +14,7 @@ PROJECTOR_NAMES = ("projector", "projection_head", "proj_head", "projection", "p
 """Last parts of a module's path that say it is a projector, as solo-learn, lightly, VISSL and others name it."""
 
 Output = str | int | Callable[[Any], Tensor] | None
-Mode = Literal["off", "watch", "train"]
+Mode = Literal["off", "watch", "train", "validate"]
 
 
 class Tap:
@@ -41,11 +41,12 @@ class Tap:
             raise ValueError(f"views must be None (each call is a view) or 2 (both views in one call), got {views!r}")
         if not (output is None or isinstance(output, (str, int)) or callable(output)):
             raise TypeError(f"output must be None, a key, an index or a function, got {output!r}")
-        self._candidates = find(model, layer)
+        self._model, self._candidates = model, find(model, layer)
         self._output, self._views = output, views
         self._handles: dict[str, RemovableHandle] = {}
         self._caught: dict[str, list[Tensor]] = {}
         self._mode: Mode = "off"
+        self._unused: str | None = None
         self.problem: str | None = None
         """Why an output could not be taken, in words, or None."""
 
@@ -56,8 +57,22 @@ class Tap:
 
     @property
     def why_blind(self) -> str:
-        """Why there may be no views, in words."""
-        return self.problem or f"{self.name} was not called with gradients in this step"
+        """Why there are no views since `start`, in words."""
+        if self.problem:
+            return self.problem
+        if self._unused:
+            return f"{self.name} was called, but {self._unused}"
+        modules = dict(self._model.named_modules())
+        replaced = [name for name, module in self._candidates.items() if modules.get(name, module) is not module]
+        if replaced:
+            return f"{self.name} was not called; another module stands at {replaced[0]} since the monitor was attached"
+        compiled = [name or "the model" for name, module in modules.items() if _is_compiled(module)]
+        if compiled:
+            return (
+                f"{self.name} was not seen to be called; {compiled[0]} is compiled, where a hook that came after the "
+                "first call never fires: call torch._dynamo.reset() once after attaching, or attach before compiling"
+            )
+        return f"{self.name} was not called"
 
     def attach(self) -> None:
         """Put the hook on the layer; a second call does nothing."""
@@ -73,11 +88,15 @@ class Tap:
         self.start("off")
 
     def start(self, mode: Mode) -> None:
-        """Forget what was collected and collect from now on: "watch" detached, "train" with the graph."""
+        """Forget what was collected and collect from now on.
+
+        Args:
+            mode: "watch" detached, "train" with the graph, "validate" detached and without gradients, too.
+        """
         self._caught = {}
         self._mode = mode
         if mode != "off":
-            self.problem = None
+            self.problem = self._unused = None
 
     def stop(self) -> bool:
         """Collect no more, return whether we did; what was collected stays until the next `start`."""
@@ -93,7 +112,7 @@ class Tap:
         if len(self._candidates) > 1 and self._caught:
             if len(self._caught) > 1:
                 ran = ", ".join(sorted(self._caught))
-                raise ValueError(f"layer=None found more than one projector that is trained: {ran}; name one of them")
+                raise ValueError(f"layer=None found more than one projector that is run: {ran}; name one of them")
             (kept,) = self._caught
             for name in self._candidates.keys() - {kept}:
                 if name in self._handles:
@@ -102,12 +121,17 @@ class Tap:
         return next(iter(self._caught.values()), [])
 
     def _collect(self, name: str, output: Any) -> None:
+        if self._mode == "off":
+            return
+        trains = self._mode != "validate"
         # Momentum and target networks run without gradients; so does the first pass of reentrant checkpointing.
-        if self._mode == "off" or not torch.is_grad_enabled():
+        if trains and not torch.is_grad_enabled():
+            self._unused = "without gradients"
             return
         try:
             z = pick(output, self._output)
-            if not z.requires_grad:
+            if trains and not z.requires_grad:
+                self._unused = "its output needs no gradient: nothing before it is trained"
                 return
             # A copy: the model may change the tensor in place after us, and its graph must not depend on ours.
             z = z.clone() if self._mode == "train" else z.detach().clone()
@@ -184,6 +208,11 @@ def find(model: nn.Module, layer: str | nn.Module | None) -> dict[str, nn.Module
         names = " or ".join(PROJECTOR_NAMES[:3])
         raise ValueError(f"layer=None found no {names} in the model; {hint}; name it by layer=")
     return found
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """Whether torch.compile was called on a module, in either of its two ways."""
+    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
 
 
 def _nearest(name: str, names: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
+from uniformity_callbacks.alerts import Alert
 from uniformity_callbacks.faults import Faults
 from uniformity_callbacks.worker import Worker
 
@@ -20,13 +21,19 @@ class Writer(Protocol):
     """Anything callable with a reading's values: ``writer({"uniformity/w2": 0.71, ...}, step=50)``.
 
     Called on a thread of its own, one reading at a time, in order. It may also have ``open()``, called without
-    arguments on the caller's thread before the first step, and ``close()``, called on its own thread after the last.
-    What it raises is reported once, counted, and never reaches training.
+    arguments on the caller's thread before the first step; ``alert(alert, key)``, called on its own thread with each
+    `Alert` after the reading that made it certain, and what the layer's metric keys begin with, ``uniformity/``; and
+    ``close()``, called on its own thread after the last. What it raises is reported once, counted, and never reaches
+    training.
     """
 
     def __call__(self, values: Mapping[str, float], step: int, /) -> None:
         """Take one reading."""
         ...
+
+
+Item = tuple[Mapping[str, float], int] | tuple[Alert, str] | None
+"""What a writer's queue holds: a reading, an alert with its key, or the word to close."""
 
 
 class Feed:
@@ -40,9 +47,7 @@ class Feed:
         self._writer = writer
         self._name = getattr(writer, "__name__", type(writer).__name__)
         self.faults = Faults(f"writer {self._name}")
-        self._worker: Worker[tuple[Mapping[str, float], int] | None] = Worker(
-            self._write, name=f"uniformity-{self._name}", capacity=_CAPACITY
-        )
+        self._worker: Worker[Item] = Worker(self._write, name=f"uniformity-{self._name}", capacity=_CAPACITY)
         opener = getattr(writer, "open", None)
         if opener is not None:
             opener()
@@ -52,6 +57,11 @@ class Feed:
         if not self._worker.put((dict(values), step)):  # its own, to do with as it likes
             self.faults.add("dropped", "its queue is full", step=step)
 
+    def alert(self, alert: Alert, key: str) -> None:
+        """Hand the writer an alert, if it takes any, without waiting for it."""
+        if hasattr(self._writer, "alert") and not self._worker.put((alert, key)):
+            self.faults.add("dropped alert", "its queue is full", step=alert.step)
+
     def close(self, timeout: float) -> None:
         """Let the writer finish and close, waiting at most ``timeout`` seconds."""
         self._worker.put(None)
@@ -60,12 +70,17 @@ class Feed:
             lost = f"{self.faults.count} readings failed, {left} were still waiting after {timeout:.0f} s"
             log.warning("writer %s: %s; all are in the journal", self._name, lost)
 
-    def _write(self, item: tuple[Mapping[str, float], int] | None) -> None:
+    def _write(self, item: Item) -> None:
+        kind, step = "close", None
         try:
-            if item is not None:
+            if item is None:
+                if (closer := getattr(self._writer, "close", None)) is not None:
+                    closer()
+            elif isinstance(item[0], Alert):
+                kind, step = "alert", item[0].step
+                self._writer.alert(*item)  # type: ignore[attr-defined]  # optional, looked for in `alert`
+            else:
+                kind, step = "write", item[1]
                 self._writer(*item)
-            elif (closer := getattr(self._writer, "close", None)) is not None:
-                closer()
         except Exception as error:  # a writer's error is never training's
-            kind, step = ("close", None) if item is None else ("write", item[1])
             self.faults.add(kind, error, step=step)

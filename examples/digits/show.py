@@ -11,6 +11,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -39,18 +40,19 @@ class Result:
     accuracies: Accuracies
 
     @property
-    def verdict(self) -> str:
-        """The run in words."""
+    def events(self) -> list[str]:
+        """What became of the run, in words, one event each."""
         if not self.journal.alerts:
-            return "no collapse"
-        stopped = any(alert.action == "stop" for alert in self.journal.alerts)
-        said = ", ".join(f"{alert.kind} collapse, told at step {alert.step}" for alert in self.journal.alerts)
-        return said + (", stopped" if stopped else "")
+            return ["no collapse"]
+        alerts = sorted([*self.journal.alerts, *self.journal.recoveries], key=lambda alert: alert.step)
+        kinds = list(dict.fromkeys(alert.kind for alert in alerts))
+        said = [f"{'over' if alert.recovered else 'told'} at {alert.step}" for alert in alerts]
+        return kinds + said + ["stopped"] * any(alert.action == "stop" for alert in alerts)
 
 
 def table(results: list[Result], pixels: Accuracies) -> None:
     """Print one row a run, and the accuracies of raw pixels for comparison; it fits 80 columns."""
-    grid = Table(box=box.SIMPLE_HEAD, padding=0)
+    grid = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     grid.add_column("\nrun", no_wrap=True)
     heads = (
         "\nsteps",
@@ -65,7 +67,7 @@ def table(results: list[Result], pixels: Accuracies) -> None:
     )
     for head in heads:
         grid.add_column(head, justify="right", no_wrap=True)
-    grid.add_column("\nverdict")
+    grid.add_column("\nverdict", no_wrap=True)
     for r in results:
         last = r.journal.readings[-1].values
         train = (
@@ -74,7 +76,7 @@ def table(results: list[Result], pixels: Accuracies) -> None:
         )
         accuracies = (f"{accuracy:.3f}" for accuracy in r.accuracies)
         style = "red" if r.journal.alerts else "green"
-        verdict = f"[{style}]{r.verdict}[/]"
+        verdict = f"[{style}]{chr(10).join(r.events)}[/]"
         grid.add_row(r.name, str(r.steps), *train, f"{r.eval_w2:.2f}", *accuracies, verdict)
     grid.add_row("raw pixels", *[""] * 6, *(f"{accuracy:.3f}" for accuracy in pixels), "")
     console = Console()
@@ -89,15 +91,16 @@ eval: W2 after the run, in eval mode, of the projector's outputs on all images
 nearest neighbour and linear probe, at unit length (u) and standardised (z). The
 runs were tuned looking at these images: an illustration, not a benchmark.
 W2 is 0 at the ideal and 1.41 at one point; dims is of 128; std is std_ratio,
-the usual check, which calls 0.65 and more healthy."""
+the usual check, which calls 0.65 and more healthy. verdict: the kind of
+collapse, and the steps at which it was told and was over."""
 
 PANELS = {
     "w2": ("W2 (0 ideal, 1.41 one point)", (0.0, 1.5)),
-    "effective_dims": ("Effective dims, of 128", (0.0, 128.0)),
+    "effective_dims": ("Effective dims of 128 (undefined at one point)", (0.0, 128.0)),
     "mean_resultant": ("Mean resultant length (1 is one point)", (0.0, 1.05)),
     "std_ratio": ("std ratio (above 0.65 is called healthy)", (0.0, 1.05)),
 }
-COLOURS = ("#c1272d", "#e08214", "#1b7837", "#762a83", "#2166ac")
+COLOURS = ("#c1272d", "#e08214", "#1b7837", "#00868b", "#762a83", "#2166ac")
 
 
 def figure(results: list[Result], path: Path) -> None:
@@ -107,6 +110,7 @@ def figure(results: list[Result], path: Path) -> None:
         for result, colour in zip(results, COLOURS, strict=True):
             steps, values = result.journal.series(metric)
             stopped = any(alert.action == "stop" for alert in result.journal.alerts)
+            recovers = bool(result.journal.recoveries)
             ax.plot(
                 steps,
                 values,
@@ -115,17 +119,15 @@ def figure(results: list[Result], path: Path) -> None:
                 alpha=0.6 if stopped else 1.0,
                 label=result.name,
             )
-            for alert in result.journal.alerts:
+            for alert in [*result.journal.alerts, *result.journal.recoveries]:
                 at = values[steps.index(alert.step)]
-                ax.plot(
-                    alert.step,
-                    at,
-                    "X" if stopped else "o",
-                    color=colour,
-                    ms=8 if stopped else 13,
-                    mec="black",
-                    zorder=5,
-                )
+                fill = "white" if alert.recovered else colour
+                # Three runs are told at the same step: their marks are of three sizes.
+                mark, size = ("X", 7) if stopped else ("o", 8 if alert.recovered else 11 if recovers else 16)
+                edge = colour if alert.recovered else "black"
+                ax.plot(alert.step, at, mark, color=fill, ms=size, mec=edge, zorder=25 - size)
+            for on, off in _loss_on_alert(result.journal):
+                ax.axvspan(on, off, color=colour, alpha=0.12, lw=0)
         if metric == "std_ratio":
             ax.axhline(0.65, color="grey", lw=0.8, ls=":")
         ax.set_title(title, loc="left", fontsize=10)
@@ -135,10 +137,11 @@ def figure(results: list[Result], path: Path) -> None:
     for ax in axes[1]:
         ax.set_xlabel("optimizer step")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    marks = [Line2D([], [], ls="", marker=m, color="white", mec="black", ms=9) for m in "oX"]
-    fig.legend(
-        [*handles, *marks], [*labels, "alert", "alert, run stopped"], loc="outside lower center", ncols=3, frameon=False
-    )
+    marks = [Line2D([], [], ls="", marker=m, color=c, mec="black", ms=9) for m, c in (("o", "grey"), ("X", "grey"))]
+    marks.append(Line2D([], [], ls="", marker="o", color="white", mec="grey", ms=8))
+    bands = [Patch(color=COLOURS[3], alpha=0.2, lw=0)]
+    names = ["alert", "alert, run stopped", "recovery", "loss on, while the alert stands"]
+    fig.legend([*handles, *marks, *bands], [*labels, *names], loc="outside lower center", ncols=4, frameon=False)
     fig.suptitle(
         "Self-supervised runs on digits, as the callback read them in train mode\n"
         "* Barlow Twins without the off-diagonal term of its loss",
@@ -146,3 +149,16 @@ def figure(results: list[Result], path: Path) -> None:
     )
     fig.savefig(path, dpi=120)
     plt.close(fig)
+
+
+def _loss_on_alert(journal: Journal) -> list[tuple[int, int]]:
+    """Return the spans of steps in which a loss that is not always on was on; none for one that always is."""
+    steps, weights = journal.series("aux_weight")
+    if not any(weights) or all(weights):
+        return []
+    spans: list[tuple[int, int]] = []
+    for before, step, weight in zip(steps, steps[1:], weights[1:], strict=False):
+        if weight:
+            begun = spans.pop()[0] if spans and spans[-1][1] == before else before
+            spans.append((begun, step))
+    return spans

@@ -9,6 +9,20 @@ def own_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture
+def own_mlflow(monkeypatch):
+    """MLflow without a setting of any other test, and none left for the next."""
+    import mlflow
+
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
+        monkeypatch.setenv(name, "")  # so that it is put back even where MLflow itself sets it
+        monkeypatch.delenv(name)
+    yield
+    while mlflow.active_run():
+        mlflow.end_run()
+    mlflow.set_tracking_uri(None)
+
+
 # The Trainer's own advice, which small runs on a CPU do not follow.
 ADVICE = (
     "ignore:.*does not have many workers",

@@ -7,9 +7,8 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from trainers import Constant, Validated, fit, journal, new
+from trainers import fit, journal, new
 
-from uniformity_callbacks import CollapseAlert
 from uniformity_callbacks.integrations.lightning import UniformityCallback
 
 pytestmark = pytest.mark.usefixtures("own_place")
@@ -81,21 +80,3 @@ def test_early_stopping_and_checkpoints_on_our_key_with_epochs_shorter_than_the_
     trainer = fit(new(), callbacks, max_epochs=9, max_steps=-1, enable_checkpointing=True)
     assert trainer.current_epoch == 3  # the first epoch and two more without an improvement of 10
     assert best.best_model_score.item() == pytest.approx(trainer.callback_metrics["uniformity/w2"].item())
-
-
-def test_validation_neither_disturbs_nor_is_read():
-    callback = UniformityCallback(every_n_steps=3)
-    fit(new(Validated), [callback], max_steps=20, val_check_interval=2)
-    assert [r.step for r in journal(callback).readings] == [0, 3, 6, 9, 12, 15, 18]
-    assert all(r.values["samples"] == 32 for r in journal(callback).readings)
-
-
-@pytest.mark.parametrize(("action", "steps"), [("warn", 12), ("stop", 5)])
-def test_an_alert_warns_or_stops(action, steps, caplog):
-    rules = [CollapseAlert("constant", patience=3, warmup_steps=1, action=action)]
-    callback = UniformityCallback(every_n_steps=1, alerts=rules)
-    trainer = fit(new(Constant), [callback], max_steps=12)
-    # True of the readings of steps 1, 2 and 3, which is known at the next due step: the fifth.
-    assert trainer.global_step == steps
-    assert "constant collapse at step 3, since step 1" in caplog.text
-    assert [(a.kind, a.step, a.since) for a in journal(callback).alerts] == [("constant", 3, 1)]

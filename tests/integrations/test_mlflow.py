@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import shutil
 
@@ -5,7 +6,7 @@ import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 
-from uniformity_callbacks import UniformityMonitor
+from uniformity_callbacks import Alert, UniformityMonitor
 from uniformity_callbacks.integrations.mlflow import MLflowWriter
 from uniformity_callbacks.writers import Feed
 
@@ -21,17 +22,11 @@ def empty_store(tmp_path_factory):
 
 
 @pytest.fixture
-def place(tmp_path, empty_store, monkeypatch):
-    """A working directory with a store of MLflow's default name in it, and no setting of any other test."""
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
-        monkeypatch.setenv(name, "")  # so that it is put back even where MLflow itself sets it
-        monkeypatch.delenv(name)
+def place(tmp_path, empty_store, own_mlflow, monkeypatch):
+    """A working directory with a store of MLflow's default name in it."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(empty_store, tmp_path / "mlflow.db")
-    yield tmp_path
-    while mlflow.active_run():
-        mlflow.end_run()
-    mlflow.set_tracking_uri(None)
+    return tmp_path
 
 
 def write(writer, steps=(0, 50)):
@@ -119,6 +114,28 @@ def test_nan_is_stored_as_nan(place):
     ((step, value),) = history(client, writer.run_id)
     assert step == 3
     assert math.isnan(value)
+
+
+def test_an_alert_is_a_tag_and_a_text_artifact(place):
+    message = "constant collapse at step 50\n  seen:  mean_resultant 0.99"
+    found = Alert("constant", 50, 10, (0.99,), 0.95, "warn", "projector", message)
+    over = dataclasses.replace(found, step=90, message="over", recovered=True)
+    feed = Feed(writer := MLflowWriter(experiment="alerts"))
+    client = MlflowClient(f"sqlite:///{place / 'mlflow.db'}")
+    client.create_experiment("alerts", artifact_location=(place / "artifacts").as_uri())
+    feed.alert(found, "uniformity/projector.0/")
+    feed.alert(over, "uniformity/projector.0/")
+    feed.put(VALUES, 100)
+    feed.close(60.0)
+    assert feed.faults.count == 0
+    tags = client.get_run(writer.run_id).data.tags
+    assert tags["uniformity/projector.0/alerts/constant"] == "over at step 90, since step 10"
+    folder = "uniformity/projector.0/alerts"
+    names = [file.path for file in client.list_artifacts(writer.run_id, folder)]
+    assert names == [f"{folder}/constant-50-found.txt", f"{folder}/constant-90-over.txt"]
+    (file,) = (place / "artifacts").rglob("constant-50-found.txt")
+    assert file.read_text() == message + "\n"
+    assert history(client, writer.run_id) == [(100, 0.5)]
 
 
 def test_a_store_that_is_not_there_harms_nobody(tmp_path, caplog):

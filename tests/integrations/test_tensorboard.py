@@ -2,6 +2,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
+from uniformity_callbacks import Alert
 from uniformity_callbacks.integrations.tensorboard import TensorBoardWriter
 
 
@@ -9,6 +10,16 @@ def read(directory):
     accumulator = EventAccumulator(str(directory), size_guidance={"scalars": 0})
     accumulator.Reload()
     return {tag: [(e.step, e.value) for e in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]}
+
+
+def texts(directory):
+    accumulator = EventAccumulator(str(directory))
+    accumulator.Reload()
+    tags = {tag.removesuffix("/text_summary"): tag for tag in accumulator.Tags()["tensors"]}
+    return {
+        name: [(e.step, e.tensor_proto.string_val[0].decode()) for e in accumulator.Tensors(tag)]
+        for name, tag in tags.items()
+    }
 
 
 @pytest.mark.parametrize("as_path", [True, False])
@@ -39,6 +50,19 @@ def test_an_existing_summary_writer_is_shared_and_left_open(tmp_path):
 def test_unused_leaves_nothing(tmp_path):
     TensorBoardWriter(tmp_path / "a").close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_alert_is_text_as_it_is_laid_out(tmp_path):
+    message = "constant collapse at step 50\n  seen:  mean_resultant 0.99\n         *not* emphasis, <b>nor</b> HTML"
+    alert = Alert("constant", 50, 10, (0.99,), 0.95, "warn", "projector", message)
+    writer = TensorBoardWriter(tmp_path)
+    writer.alert(alert, "uniformity/projector/")
+    writer({"uniformity/w2": 0.5}, 50)
+    writer.close()
+    ((step, text),) = texts(tmp_path)["uniformity/projector/alerts/constant"]
+    assert step == 50
+    assert [line.removeprefix("    ") for line in text.splitlines()] == message.splitlines()
+    assert read(tmp_path) == {"uniformity/w2": [(50, 0.5)]}
 
 
 @pytest.mark.usefixtures("unchecked")

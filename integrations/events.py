@@ -1,0 +1,30 @@
+"""How an alert is filed with what is not ours: text in TensorBoard, a tag and a text artifact in MLflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from uniformity_callbacks.alerts import Alert
+
+
+def to_tensorboard(summary: Any, alert: Alert, key: str) -> None:
+    """Add an alert as text to a ``SummaryWriter``, under ``uniformity/alerts/constant`` for the key ``uniformity/``."""
+    # Four spaces make it a block as it is: its lines are laid out, and names from models are not read as Markdown.
+    block = "\n".join(f"    {line}" for line in alert.message.splitlines())
+    summary.add_text(f"{key}alerts/{alert.kind}", block, alert.step)
+
+
+def to_mlflow(client: Any, run_id: str, alert: Alert, key: str) -> None:
+    """Set the tag ``uniformity/alerts/constant`` of an MLflow run and add the message as a text artifact."""
+    name = f"{key}alerts/{alert.kind}"
+    what = "over" if alert.recovered else "found"
+    client.set_tag(run_id, name, f"{what} at step {alert.step}, since step {alert.since}")
+    client.log_text(run_id, alert.message + "\n", f"{name}-{alert.step}-{what}.txt")
+
+
+def to_experiment(experiment: Any, run_id: str | None, alert: Alert, key: str) -> None:
+    """File an alert with what a logger of Lightning's writes to, if it takes texts; else do nothing."""
+    if hasattr(experiment, "add_text"):  # TensorBoardLogger: a SummaryWriter, of torch or of tensorboardX
+        to_tensorboard(experiment, alert, key)
+    elif run_id is not None and hasattr(experiment, "log_text") and hasattr(experiment, "set_tag"):  # MLFlowLogger
+        to_mlflow(experiment, run_id, alert, key)

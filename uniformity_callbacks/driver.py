@@ -1,0 +1,193 @@
+"""How a training drives what watches it: the calls of a step and of a validation epoch, in their order."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from uniformity_callbacks.collector import Collector, Gathered
+from uniformity_callbacks.faults import Faults
+from uniformity_callbacks.loss import WassersteinLoss
+from uniformity_callbacks.reader import Capture, Outcome, Reader
+from uniformity_callbacks.responder import Responder
+
+log = logging.getLogger("uniformity_callbacks")
+
+_FIRST_READING_S = 30.0
+"""How long the first step, and the end of a validation epoch, wait for their reading: whoever looks for our keys there,
+as ``EarlyStopping`` and ``ModelCheckpoint`` do, must find them, and not those of an epoch ago."""
+
+_READING_S = 1.0
+"""How long a due step waits for the reading before it, which had a whole interval to finish: normally not at all."""
+
+CLOSE_S = 10.0
+"""How long the end of training waits for readings, and then for each writer."""
+
+
+class Driver:
+    """The calls of a step and of a validation epoch; `UniformityMonitor` adds what begins and ends a run.
+
+    A step is: `begin`, the forward passes, `add_auxiliary` (where there is a loss), `pause` before backward, `end_pass`
+    after it; after the optimizer's step `finish`, which returns the readings that are ready. A validation epoch is:
+    `begin_validation`, around each batch `begin_validation_batch` and `end_validation_batch`, `finish_validation`.
+
+    Up to the end of the first `finish` errors are raised; after it the first of each kind is logged, all are counted in
+    `faults`, and training goes on. Only `enforce` raises then, if an alert's action is "raise".
+
+    Attributes:
+        prefix: what the metric keys begin with.
+        auxiliary: the loss that `add_auxiliary` adds, or None.
+        faults: errors of ours that were kept from training; writers count their own.
+    """
+
+    auxiliary: WassersteinLoss | None = None
+
+    def __init__(self, responder: Responder, faults: Faults, *, prefix: str) -> None:
+        self.prefix, self.faults = prefix, faults
+        self._responder = responder
+        self._collector: Collector | None = None
+        self._reader: Reader | None = None
+        self._started = False
+        self._blind: set[str] = set()
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether an alert with the action "stop" was collected."""
+        return self._responder.should_stop
+
+    @property
+    def last(self) -> dict[str, float]:
+        """The newest values collected, by full key; part of the state."""
+        return self._responder.last
+
+    def announce_by(self, announce: Callable[[str], None]) -> None:
+        """Have the text of each alert announced by a function, on the caller's thread, instead of logged."""
+        self._responder.announce = announce
+
+    def begin(self, step: int) -> None:
+        """Begin a forward and backward pass of optimizer step ``step``; passes of one step are read together."""
+        with self._kept_from_training("begin"):
+            self._collecting.begin(step)
+
+    def add_auxiliary(self, loss: Tensor) -> Tensor:
+        """Return ``loss`` plus the auxiliary loss of the views that this pass has captured so far.
+
+        Raises:
+            ValueError: in the first step, if nothing was captured.
+        """
+        if self.auxiliary is None:
+            return loss
+        with self._kept_from_training("the auxiliary loss"):
+            return self._collecting.add_auxiliary(loss)
+        return loss
+
+    def pause(self) -> None:
+        """Collect no more in this pass: checkpointed layers run again in backward.
+
+        Raises:
+            ValueError: in the first step, if the layer's output could not be taken.
+        """
+        with self._kept_from_training("capture"):
+            self._collecting.pause()
+
+    def end_pass(self) -> None:
+        """Take over what the pass captured and let go of its graph."""
+        with self._kept_from_training("capture"):
+            self._collecting.end_pass()
+
+    def finish(self) -> list[Outcome]:
+        """End the optimizer step: on a due one hand the rows to the reader and return the readings before it."""
+        outcomes: list[Outcome] = []
+        with self._kept_from_training("finish"):
+            if self._collecting.is_due:
+                gathered = self._collecting.take()  # first: what is collected may switch the loss for the steps to come
+                outcomes = self.collect()
+                fresh = not (self._started or self.last)  # a run that is resumed shows its last values meanwhile
+                blind = self._submit(gathered)
+                if fresh or blind:
+                    outcomes += self.collect(_FIRST_READING_S if fresh else _READING_S)
+            self._started = True
+        return outcomes
+
+    def begin_validation(self) -> None:
+        """Begin a validation epoch, whose rows are read together, apart from the training's."""
+        with self._kept_from_training("validation"):
+            self._collecting.begin_validation()
+
+    def begin_validation_batch(self) -> None:
+        """Open the taps for a batch, with or without gradients."""
+        with self._kept_from_training("validation"):
+            self._collecting.begin_validation_batch()
+
+    def end_validation_batch(self) -> None:
+        """Add up what the batch's forward passes brought."""
+        with self._kept_from_training("validation"):
+            self._collecting.end_validation_batch()
+
+    def finish_validation(self) -> list[Outcome]:
+        """End the validation epoch and return its reading, of the step of the last `begin`, and those before it."""
+        with self._kept_from_training("validation"):
+            gathered = self._collecting.take_validation()
+            self._submit(gathered, stage="val")
+            return self.collect(_FIRST_READING_S if gathered else _READING_S)
+        return []
+
+    def collect(self, timeout: float = _READING_S) -> list[Outcome]:
+        """Return the readings finished since the last call, waiting at most ``timeout`` seconds for those under way."""
+        if self._reader is None:
+            return []
+        self._reader.settle(timeout)
+        outcomes = self._responder.act(self._reader.collect())
+        if self._collector is not None:
+            self._collector.alert(self._responder.collapsed)
+        return outcomes
+
+    def enforce(self) -> None:
+        """Raise the error of an alert whose action is "raise"; to be called once its outcome was published.
+
+        Raises:
+            CollapseError: such an alert was collected since the last call.
+        """
+        self._responder.enforce()
+
+    def _begin_run(self) -> None:
+        self._started, self._responder.should_stop = False, False
+        self._blind.clear()
+        self._collecting.alert(self._responder.collapsed)
+
+    @property
+    def _collecting(self) -> Collector:
+        assert self._collector is not None, "steps come between attach() and close()"
+        return self._collector
+
+    def _submit(self, gathered: list[Gathered], stage: str = "train") -> bool:
+        """Hand what was gathered to the reader; return whether that is nothing but word of its absence."""
+        assert self._reader is not None, "the reader is there as long as the collector"
+        prefix = self.prefix if stage == "train" else f"{self.prefix}/{stage}"
+        for layer in gathered:
+            if layer.sample is None and not (self._started and self._responder.tells_of_blindness):
+                self._tell_blind(layer)
+            key = f"{prefix}/{layer.layer}/" if len(self._collecting.names) > 1 else f"{prefix}/"
+            facts: dict[str, Any] = {"sample": layer.sample, "extras": layer.extras, "stage": stage, "why": layer.why}
+            self._reader.submit(Capture(self._collecting.step, layer.layer, key, time.time(), **facts))
+        return all(layer.sample is None for layer in gathered)
+
+    def _tell_blind(self, layer: Gathered) -> None:
+        """Say once what no alert says, or not yet: a layer that is never called is best known from the start."""
+        if layer.layer not in self._blind:
+            self._blind.add(layer.layer)
+            log.warning("uniformity: nothing to read at step %d: %s", self._collecting.step, layer.why)
+
+    @contextmanager
+    def _kept_from_training(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not self._started:
+                raise
+            self.faults.add(doing, error, step=None if self._collector is None else self._collector.step)

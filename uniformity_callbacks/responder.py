@@ -1,0 +1,99 @@
+"""What is done about finished readings, on the training thread: the newest values, and what alerts ask for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from typing import Any
+
+from uniformity_callbacks.alerts import Alert, AlertBook, CollapseError
+from uniformity_callbacks.faults import Faults
+from uniformity_callbacks.reader import Outcome
+from uniformity_callbacks.rules import COLLAPSE
+
+log = logging.getLogger("uniformity_callbacks")
+
+
+class Responder:
+    """Acts on outcomes in the order of their readings.
+
+    Args:
+        book: the rules, whose actions these are.
+        faults: takes what a user's own action raises.
+
+    Attributes:
+        last: the newest values, by full key.
+        should_stop: an alert asks to end training.
+        announce: called with the text of each alert; logs a warning by default.
+        waiting: outcomes of the run that is resumed which it had not acted on yet.
+    """
+
+    def __init__(self, book: AlertBook, faults: Faults) -> None:
+        self.last: dict[str, float] = {}
+        self.should_stop = False
+        self.announce: Callable[[str], None] = log.warning
+        self.waiting: list[Outcome] = []
+        self._book, self._faults = book, faults
+        self._standing: set[tuple[str, str]] = set()
+        self._error: CollapseError | None = None
+
+    @property
+    def collapsed(self) -> Collection[str]:
+        """Layers with a standing alert of a collapse that the Wasserstein loss mends."""
+        return {layer for layer, kind in self._standing if kind in COLLAPSE}
+
+    @property
+    def tells_of_blindness(self) -> bool:
+        """Whether an alert will say that there is nothing to read."""
+        return self._book.rule("blind") is not None
+
+    def act(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Do what the outcomes ask for, those still waiting first, and return them all."""
+        outcomes, self.waiting = self.waiting + outcomes, []
+        for outcome in outcomes:
+            self.last |= outcome.values
+            for alert in outcome.alerts:
+                self._act(alert)
+        return outcomes
+
+    def enforce(self) -> None:
+        """Raise the error of an alert whose action is "raise", once.
+
+        Raises:
+            CollapseError: such an alert was acted on since the last call.
+        """
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def state_dict(self, waiting: list[Outcome]) -> dict[str, Any]:
+        """Return the state as plain values, with outcomes that are not collected yet."""
+        return {
+            "last": dict(self.last),
+            "standing": [list(pair) for pair in sorted(self._standing)],
+            "waiting": [outcome.to_plain() for outcome in self.waiting + waiting],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` returned."""
+        last, standing = dict(state["last"]), {(layer, kind) for layer, kind in state["standing"]}
+        waiting = [Outcome.from_plain(plain) for plain in state["waiting"]]
+        self.last, self._standing, self.waiting = last, standing, waiting
+
+    def _act(self, alert: Alert) -> None:
+        self.announce(f"uniformity: {alert.message}")
+        if alert.recovered:
+            self._standing.discard((alert.layer, alert.kind))
+            return
+        self._standing.add((alert.layer, alert.kind))
+        rule = self._book.rule(alert.kind)
+        if rule is None:  # resumed with other rules than those that raised it
+            return
+        self.should_stop |= rule.action == "stop"
+        if rule.action == "raise":
+            self._error = self._error or CollapseError(alert)
+        if callable(rule.action):
+            try:
+                rule.action(alert)
+            except Exception as error:  # what is called because a run goes wrong must not be what ends it
+                self._faults.add(f"action {rule.action_name}", error, step=alert.step)

@@ -1,0 +1,297 @@
+"""What the metrics are computed from: unit rows, or their additive moments where rows would be too many."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from uniformity_callbacks import spectrum
+from uniformity_callbacks.sample_size import Population, population
+
+
+class Statistics(ABC):
+    """First and second moments of unit rows, in float64; what several metrics need is computed once and kept."""
+
+    round_off: ClassVar[float]
+    """Total variance of unit rows at and below which they are one point: what round-off leaves of equal rows."""
+
+    unit: bool = True
+    """Whether rows were normalised, rather than taken as they are."""
+
+    @property
+    @abstractmethod
+    def dims(self) -> int:
+        """d, the number of features."""
+
+    @property
+    @abstractmethod
+    def count(self) -> Float[Tensor, ""]:
+        """How many rows are valid: finite, and not zero."""
+
+    @property
+    @abstractmethod
+    def nonfinite(self) -> Float[Tensor, ""]:
+        """How many rows were not finite."""
+
+    @property
+    @abstractmethod
+    def mean(self) -> Float[Tensor, " d"]:
+        """The mean of the valid rows, zero if there are none."""
+
+    @property
+    @abstractmethod
+    def square(self) -> Float[Tensor, ""]:
+        """The mean squared length of the valid rows: 1 if they are unit rows; 1 if there are none."""
+
+    @property
+    @abstractmethod
+    def scatter(self) -> Float[Tensor, " d"]:
+        """The sum of squared deviations of each feature."""
+
+    @property
+    @abstractmethod
+    def eigenvalues(self) -> Float[Tensor, " k"]:
+        """Eigenvalues of the centred covariance (divided by n), ascending; the min(n, d) that need not be zero."""
+
+    @property
+    @abstractmethod
+    def raw_eigenvalues(self) -> Float[Tensor, " k"]:
+        """The same of the second moment about zero."""
+
+    @property
+    @abstractmethod
+    def norms(self) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Mean and mean square of the lengths before normalising, over all finite rows; NaN if there are none."""
+
+    @property
+    def trace_root(self) -> Float[Tensor, ""]:
+        """``tr S^(1/2)``, S the centred covariance."""
+        return spectrum.root(self.eigenvalues).sum()
+
+    @property
+    def is_one_point(self) -> Bool[Tensor, ""]:
+        """Whether all valid rows are equal but for round-off; true if there are none."""
+        return self.scatter.sum() <= self.round_off * self.count
+
+    @cached_property
+    def population(self) -> Population:
+        """The spectrum of the population that the rows are a sample of; at least 2 valid rows."""
+        square = 1.0 if self.unit else math.inf
+        return population(self.eigenvalues.detach().cpu().numpy(), int(self.count), self.dims, mean_square=square)
+
+
+@dataclass(frozen=True)
+class UnitRows(Statistics):
+    """Rows ready to measure: float64, those that cannot be measured masked instead of taken out.
+
+    The mask keeps shapes static, so that nothing waits for a device to say how many rows are good.
+
+    Attributes:
+        rows: float64 (n, d), zero where not valid.
+        valid: (n,), False where the row was zero or not finite.
+        lengths: (n,), before normalising; NaN where the row was not finite.
+        unit: whether rows were normalised.
+    """
+
+    round_off: ClassVar[float] = 1e-28  # centring equal float64 rows leaves some 1e-32 each
+
+    rows: Float[Tensor, "n d"]
+    valid: Bool[Tensor, " n"]
+    lengths: Float[Tensor, " n"]
+    unit: bool = True
+
+    @classmethod
+    def join(cls, parts: Sequence[UnitRows]) -> UnitRows:
+        """Return the rows of all parts."""
+        if len(parts) == 1:
+            return parts[0]
+        rows, valid, lengths = (torch.cat([getattr(p, name) for p in parts]) for name in ("rows", "valid", "lengths"))
+        return cls(rows, valid, lengths, parts[0].unit)
+
+    @property
+    def dims(self) -> int:
+        """d, the number of features."""
+        return self.rows.shape[1]
+
+    @cached_property
+    def count(self) -> Float[Tensor, ""]:
+        """How many rows are valid."""
+        return self.valid.sum().to(torch.float64)
+
+    @property
+    def nonfinite(self) -> Float[Tensor, ""]:
+        """How many rows were not finite."""
+        return self.lengths.isnan().sum().to(torch.float64)
+
+    @cached_property
+    def mean(self) -> Float[Tensor, " d"]:
+        """The mean of the valid rows, zero if there are none."""
+        return self.rows.sum(0) / self.count.clamp(min=1.0)
+
+    @property
+    def square(self) -> Float[Tensor, ""]:
+        """The mean squared length of the valid rows; 1 if there are none."""
+        return torch.where(self.count > 0, self.rows.square().sum() / self.count.clamp(min=1.0), 1.0)
+
+    @cached_property
+    def centred(self) -> Float[Tensor, "n d"]:
+        """The valid rows less their mean; masked rows are zero."""
+        return torch.where(self.valid[:, None], self.rows - self.mean, 0.0)
+
+    @cached_property
+    def scatter(self) -> Float[Tensor, " d"]:
+        """The sum of squared deviations of each feature."""
+        return self.centred.square().sum(0)
+
+    @cached_property
+    def eigenvalues(self) -> Float[Tensor, " k"]:
+        """Eigenvalues of the centred covariance, ascending."""
+        return spectrum.eigenvalues(spectrum.gram(self.centred)) / self.count.clamp(min=1.0)
+
+    @cached_property
+    def raw_eigenvalues(self) -> Float[Tensor, " k"]:
+        """Eigenvalues of the second moment about zero, ascending."""
+        # Refined, since RankMe adds 1e-7 to each share, so that shares of 1e-8 are felt.
+        return spectrum.refined_eigenvalues(self.rows) / self.count.clamp(min=1.0)
+
+    @cached_property
+    def norms(self) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Mean and mean square of the lengths of all finite rows."""
+        return self.lengths.nanmean(), self.lengths.square().nanmean()
+
+    @cached_property
+    def trace_root(self) -> Float[Tensor, ""]:
+        """``tr S^(1/2)`` with its closed-form gradient; without gradients it shares the decomposition of the others."""
+        if self.centred.requires_grad or spectrum.by_products(self.centred):
+            return spectrum.nuclear_norm(self.centred) / self.count.clamp(min=1.0).sqrt()
+        return spectrum.root(self.eigenvalues).sum()
+
+
+@dataclass(frozen=True)
+class Moments(Statistics):
+    """Sums over unit rows, which add up over batches and ranks. Float64, without gradients.
+
+    A difference of large numbers where rows are nearly one point: eigenvalues are known to some 1e-15 of the whole, so
+    singular values to 3e-8 of it.
+
+    Attributes:
+        counts: (5,): valid rows; rows that were not finite; finite rows, the sum of their lengths before normalising
+            and the sum of its squares.
+        total: (d,), sum of the valid rows.
+        products: (d, d), sum of their outer products.
+    """
+
+    round_off: ClassVar[float] = 1e-13  # the covariance is a difference of sums known to some 1e-16 of their size
+
+    counts: Float[Tensor, " 5"]
+    total: Float[Tensor, " d"]
+    products: Float[Tensor, "d d"]
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, u: UnitRows) -> Moments:
+        """Return the sums over some rows."""
+        lengths = u.lengths.nan_to_num()
+        finite = (~u.lengths.isnan()).sum().to(lengths.dtype)
+        counts = torch.stack([u.count, u.nonfinite, finite, lengths.sum(), lengths.square().sum()])
+        return cls(counts, u.rows.sum(0), u.rows.T @ u.rows)
+
+    def __add__(self, other: Moments) -> Moments:
+        """Return the sums over the rows of both."""
+        return Moments(*(a + b for a, b in zip(self._parts, other._parts, strict=True)))
+
+    def cpu(self) -> Moments:
+        """Return the same on the CPU."""
+        return Moments(*(part.cpu() for part in self._parts))
+
+    @property
+    def _parts(self) -> tuple[Tensor, ...]:
+        return self.counts, self.total, self.products
+
+    @property
+    def count(self) -> Float[Tensor, ""]:
+        """How many rows are valid."""
+        return self.counts[0]
+
+    @property
+    def nonfinite(self) -> Float[Tensor, ""]:
+        """How many rows were not finite."""
+        return self.counts[1]
+
+    @property
+    def _n(self) -> Tensor:
+        return self.count.clamp(min=1.0)
+
+    @property
+    def dims(self) -> int:
+        """d, the number of features."""
+        return self.total.shape[0]
+
+    @cached_property
+    def mean(self) -> Float[Tensor, " d"]:
+        """The mean of the valid rows, zero if there are none."""
+        return self.total / self._n
+
+    @property
+    def square(self) -> Float[Tensor, ""]:
+        """The mean squared length of the valid rows; 1 if there are none."""
+        return torch.where(self.count > 0, self.products.trace() / self._n, 1.0)
+
+    @cached_property
+    def _covariance(self) -> Tensor:
+        return self.products / self._n - torch.outer(self.mean, self.mean)
+
+    @property
+    def scatter(self) -> Float[Tensor, " d"]:
+        """The sum of squared deviations of each feature."""
+        return self.count * self._covariance.diagonal().clamp(min=0.0)
+
+    @cached_property
+    def eigenvalues(self) -> Float[Tensor, " k"]:
+        """Eigenvalues of the centred covariance, ascending."""
+        return spectrum.eigenvalues(self._covariance, scale=self.square)
+
+    @cached_property
+    def raw_eigenvalues(self) -> Float[Tensor, " k"]:
+        """Eigenvalues of the second moment about zero, ascending."""
+        return spectrum.eigenvalues(self.products / self._n)
+
+    @property
+    def norms(self) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Mean and mean square of the lengths of all finite rows."""
+        many = torch.where(self.counts[2] > 0, self.counts[2], math.nan)
+        return self.counts[3] / many, self.counts[4] / many
+
+
+def unit_rows(z: Float[Tensor, "n d"], *, normalize: bool = True) -> UnitRows:
+    """Return the rows of ``z`` in float64 and at unit length; rows that are zero or not finite are masked.
+
+    Differentiable, with zero gradient for masked rows; never raises on values and never waits for a device.
+
+    Args:
+        z: embeddings (n, d) of any floating-point type.
+        normalize: divide each row by its length; otherwise rows are taken as they are and zero rows count.
+    """
+    # Subnormal rows count as zero: little is left of their direction, and 1 / length overflows in backward.
+    smallest = torch.finfo(z.dtype).tiny
+    z = z.to(torch.float64)
+    peak = z.detach().abs().amax(dim=1)  # one pass tells zero, infinite and NaN rows
+    finite = torch.isfinite(peak)
+    valid = finite & (peak >= smallest if normalize else True)
+    rows = torch.where(valid[:, None], z, 0.0)
+    # By the peak first: squares of 1e-200 or 1e200 would leave float64's range. The detached factor cancels.
+    peak = torch.where(valid & (peak > 0), peak, 1.0)
+    scaled = rows / peak[:, None]
+    length = torch.linalg.vector_norm(scaled, dim=1)
+    lengths = torch.where(finite, peak * length.detach(), math.nan)
+    if normalize:
+        rows = scaled / torch.where(valid, length, 1.0)[:, None]
+    return UnitRows(rows, valid, lengths, unit=normalize)
