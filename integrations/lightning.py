@@ -143,6 +143,7 @@ class UniformityCallback(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the last reading of the run that is resumed: the first due step may come after the epoch's end."""
+        self.monitor.start(trainer.global_step)
         self._show(trainer, self.monitor.last)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:

@@ -84,7 +84,7 @@ def test_cloning_instances_is_given_up_and_pointed_out():
 
 def test_a_few_repeats_are_not_worth_a_word():
     z = torch.randn(200, 32)
-    assert corrected(torch.cat([z, z[:4]])).item() == pytest.approx(corrected(z).item(), abs=0.03)
+    assert corrected(torch.cat([z, z[:2]])).item() == pytest.approx(corrected(z).item(), abs=0.03)
 
 
 @pytest.mark.parametrize("metric", CORRECTED)

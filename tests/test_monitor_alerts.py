@@ -181,6 +181,32 @@ def test_a_resumed_run_goes_on_as_one_that_was_not_interrupted(tmp_path, cut):
     assert read_journal(second.journal).series("aux_weight") == weights
 
 
+def test_another_run_from_the_start_knows_nothing_of_the_one_before(tmp_path):
+    rules = [CollapseAlert("constant", **QUICK)]
+    arguments = {"alerts": rules, "auxiliary": WassersteinLoss(0.7, when="alert")}
+    monitor, _, _ = scripted(tmp_path, range(2, 9), range(9), **arguments)
+    monitor.close()
+    assert monitor.last
+    monitor.attach(model := Scripted(range(1)), directory=tmp_path)
+    out = play(monitor, model, range(4))
+    monitor.close()
+    assert out[0][0] == 0  # its first reading is handed out at once
+    assert not [a for _, o in out for a in o.alerts]
+    assert {o.reading.values["aux_weight"] for _, o in out} == {0.0}
+
+
+def test_the_same_run_in_another_fit_goes_on(tmp_path):
+    rules = [CollapseAlert("constant", **QUICK)]
+    monitor, _, _ = scripted(tmp_path, range(2, 99), range(4), alerts=rules, auxiliary=WassersteinLoss(when="alert"))
+    (left,) = monitor.close()
+    assert [a.kind for a in left.alerts] == ["constant"]
+    monitor.attach(model := Scripted(range(99)), directory=tmp_path)
+    out = play(monitor, model, range(4, 8))
+    monitor.close()
+    assert not [a for _, o in out for a in o.alerts]  # it was told
+    assert {o.reading.values["aux_weight"] for _, o in out} == {0.1}
+
+
 def test_the_weight_follows_the_training(tmp_path):
     monitor, outcomes = run(tmp_path, 5, every_n_steps=1, auxiliary=LinearDecay(4.0, 0.0), total_steps=4)
     assert [o.values["uniformity/aux_weight"] for o in outcomes] == [4.0, 3.0, 2.0, 1.0, 0.0]

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uniformity_callbacks import measures
-from uniformity_callbacks.statistics import Moments, UnitRows, unit_rows
+from uniformity_callbacks.moments import Moments
+from uniformity_callbacks.statistics import UnitRows, unit_rows
 
 SPECTRAL = [
     *(measures.w2, measures.w2_corrected, measures.dims_corrected, measures.dims, measures.resultant),

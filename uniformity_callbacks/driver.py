@@ -32,9 +32,10 @@ CLOSE_S = 10.0
 class Driver:
     """The calls of a step and of a validation epoch; `UniformityMonitor` adds what begins and ends a run.
 
-    A step is: `begin`, the forward passes, `add_auxiliary` (where there is a loss), `pause` before backward, `end_pass`
-    after it; after the optimizer's step `finish`, which returns the readings that are ready. A validation epoch is:
-    `begin_validation`, around each batch `begin_validation_batch` and `end_validation_batch`, `finish_validation`.
+    A run begins by `start`. A step is: `begin`, the forward passes, `add_auxiliary` (where there is a loss), `pause`
+    before backward, `end_pass` after it; after the optimizer's step `finish`, which returns the readings that are
+    ready. A validation epoch is: `begin_validation`, around each batch `begin_validation_batch` and
+    `end_validation_batch`, `finish_validation`.
 
     Up to the end of the first `finish` errors are raised; after it the first of each kind is logged, all are counted in
     `faults`, and training goes on. Only `enforce` raises then, if an alert's action is "raise".
@@ -52,7 +53,8 @@ class Driver:
         self._responder = responder
         self._collector: Collector | None = None
         self._reader: Reader | None = None
-        self._started = False
+        self._resumed = False
+        self._begun, self._started = False, False
         self._blind: set[str] = set()
 
     @property
@@ -69,9 +71,21 @@ class Driver:
         """Have the text of each alert announced by a function, on the caller's thread, instead of logged."""
         self._responder.announce = announce
 
+    def start(self, step: int) -> None:
+        """Begin the run at a step; `begin` does, if nobody has.
+
+        At step 0, unless a state was loaded, nothing is known of a run that the monitor watched before.
+        """
+        self._begun = True
+        if step == 0 and not self._resumed:
+            self._responder.reset()
+        self._collecting.alert(self._responder.collapsed)
+
     def begin(self, step: int) -> None:
         """Begin a forward and backward pass of optimizer step ``step``; passes of one step are read together."""
         with self._kept_from_training("begin"):
+            if not self._begun:
+                self.start(step)
             self._collecting.begin(step)
 
     def add_auxiliary(self, loss: Tensor) -> Tensor:
@@ -107,7 +121,7 @@ class Driver:
             if self._collecting.is_due:
                 gathered = self._collecting.take()  # first: what is collected may switch the loss for the steps to come
                 outcomes = self.collect()
-                fresh = not (self._started or self.last)  # a run that is resumed shows its last values meanwhile
+                fresh = not (self._started or self._resumed)  # a resumed run shows its last values meanwhile
                 blind = self._submit(gathered)
                 if fresh or blind:
                     outcomes += self.collect(_FIRST_READING_S if fresh else _READING_S)
@@ -155,10 +169,9 @@ class Driver:
         """
         self._responder.enforce()
 
-    def _begin_run(self) -> None:
-        self._started, self._responder.should_stop = False, False
+    def _attached(self) -> None:
+        self._begun, self._started, self._responder.should_stop = False, False, False
         self._blind.clear()
-        self._collecting.alert(self._responder.collapsed)
 
     @property
     def _collecting(self) -> Collector:

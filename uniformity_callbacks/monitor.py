@@ -138,7 +138,7 @@ class UniformityMonitor(Driver):
             self._journal_path, self._resume = journal.path, True
         self._reader = Reader(self.metrics, self._book, faults=self.faults, journal=journal, feeds=feeds)
         self._collector = collector
-        self._begin_run()
+        self._attached()
         collector.attach()
 
     def close(self) -> list[Outcome]:
@@ -148,6 +148,7 @@ class UniformityMonitor(Driver):
         if collector is None or reader is None:
             return []
         collector.detach()
+        self._resumed = False
         self._started = True  # whatever goes wrong from here on must not hide why training ended
         outcomes: list[Outcome] = []
         with self._kept_from_training("close"):
@@ -174,6 +175,7 @@ class UniformityMonitor(Driver):
         try:
             self._responder.load_state_dict(state)
             self._book.load_state_dict(state["alerts"])
+            self._resumed = True
             if state["journal"] is not None and Path(state["journal"]).exists():
                 self._journal_path, self._resume = Path(state["journal"]), True
         except Exception as error:

@@ -66,6 +66,11 @@ class Responder:
         if error is not None:
             raise error
 
+    def reset(self) -> None:
+        """Forget all that was read and told."""
+        self.last, self.waiting, self._standing, self._error = {}, [], set(), None
+        self._book.load_state_dict([])
+
     def state_dict(self, waiting: list[Outcome]) -> dict[str, Any]:
         """Return the state as plain values, with outcomes that are not collected yet."""
         return {

@@ -53,13 +53,14 @@ _HEAVY = 1e3
 """Weight of the two exact equations, sum w = 1 and the trace, against those good to 1e-2."""
 
 _SECOND = 10.0
-"""Weight of the equation for tr S^2. From 3 to 30 little changes; half-empty spectra lose by it (0.756 for 0.766)."""
+"""Weight of the equation for tr S^2 where rows are isotropic; elsewhere less, by the share of dimensions in use, since
+few directions and many rows are told by the other equations to a tenth of its noise. From 3 to 30 little changes."""
 
 _SPREAD, _TILT = 0.1, 0.4
 """The penalty on a weight density at eigenvalue t is _SPREAD / N * t^-_TILT: of the size of the noise, and more where a
 sample sees less. At n = d / 4 nothing in the sample tells empty directions from weak ones: where 64 of 128 are at a
-tenth of the others' variance W2 reads 0.52, truly 0.47; where 64 are empty 0.68, truly 0.77. No tilt makes that 0.56
-and 0.74, a tilt of 0.7 0.48 and 0.61. From n = d / 2 on it matters little."""
+tenth of the others' variance W2 reads 0.53, truly 0.47; where 64 are empty 0.70, truly 0.77. Less tilt moves both up,
+more moves both down. From n = d / 2 on it matters little."""
 
 _SAME_LENGTH = 0.01
 """Part of |y|^2 taken as equal in all rows: in one or two directions E 1 / |y|^2 would be infinite."""
@@ -181,8 +182,9 @@ def population(eigenvalues: Float[np.ndarray, " k"], n: int, d: int, *, mean_squ
 
     x, t = _POINTS, _GRID
     odds = _odds(sample, rows)
-    moments = np.stack([np.ones_like(t), t * (d / trace), t**2 * (d / _second_moment(sample, rows, d, trace / square))])
-    by = np.array([_HEAVY, _HEAVY, _SECOND])
+    second = _second_moment(sample, rows, d, trace / square)
+    moments = np.stack([np.ones_like(t), t * (d / trace), t**2 * (d / second)])
+    by = np.array([_HEAVY, _HEAVY, _SECOND * trace**2 / (d * second)])
     penalty = np.diag(_PENALTY / rows)
     right = np.concatenate([np.ones_like(x), by, np.zeros_like(t)])
     q, c = odds, np.broadcast_to(1.0 / (1.0 + odds[:, None]), (x.size, t.size))

@@ -63,7 +63,12 @@ class Tap:
         if self._unused:
             return f"{self.name} was called, but {self._unused}"
         modules = dict(self._model.named_modules())
-        replaced = [name for name, module in self._candidates.items() if modules.get(name, module) is not module]
+        now = {name: modules.get(name) for name in self._candidates}
+        replaced = [
+            name
+            for name, module in self._candidates.items()
+            if now[name] is not None and module not in (now[name], getattr(now[name], "_orig_mod", None))
+        ]
         if replaced:
             return f"{self.name} was not called; another module stands at {replaced[0]} since the monitor was attached"
         compiled = [name or "the model" for name, module in modules.items() if _is_compiled(module)]
