@@ -28,6 +28,26 @@ def step(monitor, model, k, *batches, loss=None):
     return monitor.finish()
 
 
+def idle(monitor, k):
+    """A step in which the layer is not called."""
+    monitor.begin(k)
+    monitor.pause()
+    monitor.end_pass()
+    return monitor.finish()
+
+
+def validate(monitor, model, batches):
+    """A validation epoch, each batch the inputs of its views."""
+    monitor.begin_validation()
+    with torch.no_grad():
+        for batch in batches:
+            monitor.begin_validation_batch()
+            for x in batch:
+                model(x)
+            monitor.end_validation_batch()
+    return monitor.finish_validation()
+
+
 def views(n=32):
     return torch.randn(n, 4), torch.randn(n, 4)
 
@@ -39,3 +59,38 @@ def run(tmp_path, steps, batches=1, **arguments):
     outcomes = [o for k in range(steps) for o in step(monitor, model, k, *[views() for _ in range(batches)])]
     outcomes += monitor.close()
     return monitor, outcomes
+
+
+QUICK = {"patience": 2, "warmup_steps": 0}
+
+
+class Scripted(nn.Module):
+    """A projector whose outputs are one point in the steps that are told."""
+
+    def __init__(self, collapsed):
+        super().__init__()
+        self.projector = nn.Linear(4, 8)
+        self.collapsed, self.k = collapsed, 0
+        self.projector.register_forward_hook(self._squeeze)
+
+    def _squeeze(self, module, args, output):
+        return 1.0 + 1e-3 * output if self.k in self.collapsed else output - output.mean(0)
+
+    def forward(self, x):
+        return self.projector(x)
+
+
+def play(monitor, model, steps, tmp_path=None):
+    """Steps of a run; returns what was handed out, with the step at which it was."""
+    out = []
+    for k in steps:
+        model.k = k
+        out += [(k, o) for o in step(monitor, model, k, views())]
+    return out
+
+
+def scripted(tmp_path, collapsed, steps, **arguments):
+    model, monitor = Scripted(collapsed), UniformityMonitor("projector", every_n_steps=1, **arguments)
+    monitor.attach(model, directory=tmp_path)
+    out = play(monitor, model, steps)
+    return monitor, model, out

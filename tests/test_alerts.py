@@ -41,6 +41,7 @@ ABSOLUTE = CollapseAlert("dimensional", patience=2, warmup_steps=20, fall=None)
         ([0.99, 0.99, 0.99, 0.99, 0.99, 0.99], [(30, 20)]),  # the warm-up does not count
         ([0.1, 0.1, 0.1, 0.95, 0.95, 0.95], [(40, 30)]),  # at the threshold; told once
         ([0.1, 0.1, 0.99, 0.1, 0.99, 0.1], []),  # never twice in a row
+        ([0.1, 0.1, 0.99, 0.1, 0.99, 0.99], [(50, 40)]),  # since the row that is unbroken
         ([0.1, 0.1, 0.99, NAN, 0.99, 0.1], [(40, 20)]),  # a reading that cannot tell changes nothing
         ([0.1, 0.1, 0.99, 0.99, 0.1, 0.99, 0.99], [(30, 20)]),  # one clear reading is no recovery
         ([0.1, 0.1, 0.99, 0.99, 0.94, 0.91, 0.94, 0.99], [(30, 20)]),  # nor is a little less than the threshold
@@ -79,6 +80,8 @@ def test_few_dims(values, expected):
         ([120, 120, 60, 60, 19, 40, 19], []),
         ([120, 120, 30, 90, 30, 28, 29], []),  # 90 was not held for two readings
         ([120, 120, 30, 90, 90, 28, 29], [(60, 50)]),
+        ([120, 120, 90, 28, 29, 28], []),  # nor is a first reading a level
+        ([120, 120, 60, 60, 19, 19, 70, 90, 90, 28, 28], [(50, 40), (-70, 40), (100, 90)]),  # held across a recovery
         ([120, 120, 60, 60, 19, 19, 24, 24], [(50, 40)]),  # not clear of 19.8 by a quarter
         ([120, 120, 60, 60, 19, 19, 25, 25], [(50, 40), (-70, 40)]),
         ([120, 120, 60, 60, 19, 19, 25, 25, 19, 19], [(50, 40), (-70, 40), (90, 80)]),  # the level is remembered
@@ -158,6 +161,18 @@ def test_blind_steps_tell_nothing_else():
     assert verdicts(ABSOLUTE, mixed) == [(40, 20)]
 
 
+def test_a_blind_step_does_not_take_the_outputs_from_their_point():
+    near = [reading(20, dims=60.0, resultant=0.99), blind(30)]
+    assert verdicts(DIMENSIONAL, [*near, *(reading(40 + k, dims=3.0, resultant=0.92) for k in range(5))]) == []
+
+
+def test_blind_steps_are_not_finite_ones():
+    rule = CollapseAlert("nonfinite", patience=2)
+    lost = [reading(0, nonfinite=64.0), blind(10), reading(20, nonfinite=64.0)]
+    assert verdicts(rule, lost) == [(20, 0)]
+    assert verdicts(rule, [*lost, blind(30), blind(40), blind(50)]) == [(20, 0)]
+
+
 def test_readings_without_corrected_dims_are_not_judged_for_them():
     r = reading(200, dims=3.0)
     del r.values["effective_dims"]
@@ -176,6 +191,24 @@ def test_the_message_says_what_since_when_against_what_and_what_to_do():
     for part in ("6.2 of 128", "blind to it, reads 0.97", "W2 1.200", "decorrelation", "WassersteinLoss", "stops"):
         assert part in alert.message
     assert max(len(line) for line in alert.message.splitlines()) <= 110
+
+
+def test_what_a_message_says_of_each_kind_and_action():
+    def said(rules, readings):
+        book = AlertBook(rules)
+        return [alert.message for r in readings for alert in book.update(r)]
+
+    (nonfinite,) = said("warn", [reading(10 * k, nonfinite=64.0) for k in range(3)])
+    (unseen,) = said("warn", [blind(10 * k) for k in range(2)])
+    assert "Wasserstein" not in nonfinite + unseen
+    assert "seen:" in nonfinite
+    assert "seen:" not in unseen
+    (raised,) = said("raise", [reading(100 + 10 * k, dims=8.0 - k) for k in range(3)])
+    assert "training stops" not in raised
+    assert "use 6.0 of 128 dimensions" in raised  # the newest
+    few = [reading(10 * k, dims=d) for k, d in enumerate([6.0] * 4 + [12.0] * 2)]
+    _, over = said([ABSOLUTE], few)
+    assert "effective_dims 12, 12, above 11.2" in over
 
 
 def test_a_recovery_says_so():

@@ -119,3 +119,8 @@ def test_bad_arguments(arguments, error, message):
 def test_bad_views(views, error, message):
     with pytest.raises(error, match=message):
         WassersteinLoss()(*views)
+
+
+def test_float64_if_a_view_is():
+    z = torch.randn(8, 4)
+    assert WassersteinLoss()(z, z.double()).dtype == torch.float64

@@ -190,3 +190,25 @@ def test_logs_under_one_name(caplog):
     caplog.set_level(logging.WARNING, logger="uniformity_callbacks")
     UniformityMonitor()._responder.announce("hello")
     assert caplog.record_tuples == [("uniformity_callbacks", logging.WARNING, "hello")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "needs"),
+    [
+        ("constant", {"mean_resultant", "w2"}),
+        ("dimensional", {"effective_dims", "mean_resultant", "std_ratio", "w2"}),
+        ("nonfinite", set()),
+    ],
+)
+def test_a_rule_alone_is_measured_what_it_needs(kind, needs):
+    assert set(UniformityMonitor(metrics=["lu"], alerts=[CollapseAlert(kind)]).metrics) == {"lu"} | needs
+
+
+def test_the_loss_of_a_steps_passes_is_their_mean(tmp_path):
+    model, monitor = Model().double(), UniformityMonitor(auxiliary=0.3)
+    monitor.attach(model, directory=tmp_path)
+    batches = [tuple(x.double() for x in views()) for _ in range(3)]
+    terms = [WassersteinLoss(0.3)(model(x0), model(x1)).item() for x0, x1 in batches]
+    (outcome,) = step(monitor, model, 0, *batches)
+    monitor.close()
+    assert outcome.values["uniformity/aux_loss"] == pytest.approx(sum(terms) / 3, rel=1e-12)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from loops import Model, run, step, views
+from loops import QUICK, Model, Scripted, play, run, scripted, step, views
 from uniformity_callbacks import (
     CollapseAlert,
     CollapseError,
@@ -15,40 +15,6 @@ from uniformity_callbacks import (
     WassersteinLoss,
     read_journal,
 )
-
-QUICK = {"patience": 2, "warmup_steps": 0}
-
-
-class Scripted(nn.Module):
-    """A projector whose outputs are one point in the steps that are told."""
-
-    def __init__(self, collapsed):
-        super().__init__()
-        self.projector = nn.Linear(4, 8)
-        self.collapsed, self.k = collapsed, 0
-        self.projector.register_forward_hook(self._squeeze)
-
-    def _squeeze(self, module, args, output):
-        return 1.0 + 1e-3 * output if self.k in self.collapsed else output - output.mean(0)
-
-    def forward(self, x):
-        return self.projector(x)
-
-
-def play(monitor, model, steps, tmp_path=None):
-    """Steps of a run; returns what was handed out, with the step at which it was."""
-    out = []
-    for k in steps:
-        model.k = k
-        out += [(k, o) for o in step(monitor, model, k, views())]
-    return out
-
-
-def scripted(tmp_path, collapsed, steps, **arguments):
-    model, monitor = Scripted(collapsed), UniformityMonitor("projector", every_n_steps=1, **arguments)
-    monitor.attach(model, directory=tmp_path)
-    out = play(monitor, model, steps)
-    return monitor, model, out
 
 
 def test_a_function_is_called_with_the_alert_on_the_callers_thread(tmp_path, caplog):

@@ -27,55 +27,6 @@ def test_rows_that_are_not_finite_are_counted(tmp_path):
     assert math.isnan(read_journal(monitor.journal).readings[1].values["w2"])
 
 
-def idle(monitor, k):
-    """A step in which the layer is not called."""
-    monitor.begin(k)
-    monitor.pause()
-    monitor.end_pass()
-    return monitor.finish()
-
-
-def test_a_layer_that_is_not_called_is_told_at_once_and_raises_an_alert(tmp_path, caplog):
-    model, monitor = Model(), UniformityMonitor("projector", every_n_steps=2)
-    monitor.attach(model, directory=tmp_path)
-    outcomes = [o for k in range(7) for o in idle(monitor, k)]
-    assert [(o.reading.step, o.reading.dims, o.values) for o in outcomes] == [
-        (step, 0, {"uniformity/samples": 0.0, "uniformity/nonfinite": 0.0}) for step in (0, 2, 4, 6)
-    ]
-    assert caplog.text.count("nothing to read at step 0: projector was not called") == 1
-    alerts = [(a.kind, a.step, a.since, a.action) for o in outcomes for a in o.alerts]
-    assert alerts == [("blind", 2, 0, "warn")]
-    assert "means: projector was not called" in caplog.text
-    step(monitor, model, 8, views())
-    step(monitor, model, 10, views())
-    monitor.close()
-    back = read_journal(monitor.journal)
-    assert [(a.kind, a.step, a.since) for a in back.recoveries] == [("blind", 10, 0)]
-    assert [r.why for r in back.readings] == ["projector was not called"] * 4 + ["", ""]
-
-
-def test_a_blind_step_is_told_by_the_second_due_step(tmp_path):
-    """Two intervals at most: the alert is handed out with the reading that makes it certain, not one due step later."""
-    model, monitor = Model(), UniformityMonitor("projector", every_n_steps=5)
-    monitor.attach(model, directory=tmp_path)
-    told = []
-    for k in range(16):
-        outcomes = step(monitor, model, k, views()) if k < 4 else idle(monitor, k)
-        told += [(k, a.kind, a.since) for o in outcomes for a in o.alerts]
-    monitor.close()
-    assert told == [(10, "blind", 5)]
-
-
-def test_without_a_rule_for_it_blindness_is_logged_once(tmp_path, caplog):
-    model, monitor = Model(), UniformityMonitor("projector", every_n_steps=1, alerts=None)
-    monitor.attach(model, directory=tmp_path)
-    step(monitor, model, 0, views())
-    for k in range(1, 5):
-        idle(monitor, k)
-    monitor.close()
-    assert caplog.text.count("nothing to read at step 1") == caplog.text.count("nothing to read") == 1
-
-
 def test_a_wrong_output_is_an_error_before_the_first_step_only(tmp_path, caplog):
     model, monitor = Model(), UniformityMonitor("projector", output="z")
     monitor.attach(model, directory=tmp_path)
@@ -264,3 +215,31 @@ def test_dead_outputs_are_a_constant_collapse(tmp_path):
     assert outcome.values["uniformity/samples"] == outcome.values["uniformity/nonfinite"] == 0
     assert outcome.values["uniformity/w2"] == pytest.approx(math.sqrt(2))
     assert [alert.kind for alert in outcome.alerts] == ["constant"]
+
+
+def test_a_call_that_cannot_be_taken_does_not_cost_the_others(tmp_path):
+    model, monitor = Model(), UniformityMonitor("projector", output=lambda z: z if len(z) == 32 else z[0])
+    monitor.attach(model, directory=tmp_path)
+    (outcome,) = step(monitor, model, 0, (torch.randn(32, 4), torch.randn(32, 4)[:1]))
+    monitor.close()
+    assert outcome.values["uniformity/samples"] == 32
+
+
+@pytest.mark.parametrize("total_steps", [0, 2.5, True])
+@pytest.mark.usefixtures("unchecked")
+def test_bad_total_steps(total_steps):
+    with pytest.raises(ValueError, match="total_steps must be a positive number of optimizer steps or None"):
+        UniformityMonitor(total_steps=total_steps)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_writers_class_is_no_writer():
+    with pytest.raises(TypeError, match=r"writers must be callables \(values, step\), got <class 'dict'>"):
+        UniformityMonitor(writers=[dict])
+
+
+@pytest.mark.parametrize("layers", [["projector", "projector"], ["projector", None]])
+def test_a_layer_twice(tmp_path, layers):
+    with pytest.raises(ValueError, match="layer must name each layer once, got projector, projector"):
+        UniformityMonitor(layers).attach(Model(), directory=tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from loops import Model, run, step, views
+from loops import Model, run, step, validate, views
 from uniformity_callbacks import CollapseAlert, UniformityMonitor, functional, read_journal
 
 
@@ -85,17 +85,6 @@ def test_any_metric_on_request(tmp_path):
     _, (outcome,) = run(tmp_path, 1, metrics=names, alerts=None)
     assert outcome.values.keys() == {f"uniformity/{name}" for name in (*names, "samples", "nonfinite")}
     assert outcome.values["uniformity/floor"] == pytest.approx(functional.wasserstein_floor(64, 8).item())
-
-
-def validate(monitor, model, batches):
-    monitor.begin_validation()
-    with torch.no_grad():
-        for batch in batches:
-            monitor.begin_validation_batch()
-            for x in batch:
-                model(x)
-            monitor.end_validation_batch()
-    return monitor.finish_validation()
 
 
 def test_a_validation_epoch_is_read_as_a_whole(tmp_path):
@@ -186,3 +175,80 @@ def test_nothing_finite_is_nan_in_every_metric_asked_for(tmp_path):
     counts = {"uniformity/samples": 0.0, "uniformity/nonfinite": 64.0}
     assert {k: v for k, v in outcome.values.items() if not math.isnan(v)} == counts
     assert {"uniformity/w2_corrected", "uniformity/effective_dims", "uniformity/w2"} <= outcome.values.keys()
+
+
+def test_one_of_several_layers_in_validation_has_its_own_key(tmp_path):
+    model, monitor = Model(), UniformityMonitor(["encoder", "projector"], every_n_steps=1)
+    monitor.attach(model, directory=tmp_path)
+    step(monitor, model, 0, views())
+    (outcome,) = validate(monitor, model.encoder, [[torch.randn(20, 4)]])
+    monitor.close()
+    assert outcome.key == "uniformity/val/encoder/"
+
+
+def test_a_validation_epoch_that_was_broken_off_leaves_nothing(tmp_path):
+    model, monitor = Model(), UniformityMonitor()
+    monitor.attach(model, directory=tmp_path)
+    step(monitor, model, 0, views())
+    monitor.begin_validation()
+    monitor.begin_validation_batch()
+    model(torch.randn(50, 4))
+    monitor.end_validation_batch()  # and the user interrupts it
+    (outcome,) = validate(monitor, model, [[torch.randn(20, 4)]])
+    assert outcome.values["uniformity/val/samples"] == 20
+    assert monitor.finish_validation() == []
+    monitor.close()
+
+
+def test_validation_before_the_first_step_of_a_resumed_run_is_read_at_its_step(tmp_path):
+    model, monitor = Model(), UniformityMonitor()
+    monitor.attach(model, directory=tmp_path)
+    monitor.start(8)
+    (outcome,) = validate(monitor, model, [[torch.randn(20, 4)]])
+    monitor.close()
+    assert outcome.reading.step == 8
+
+
+def test_validation_before_it_is_known_which_projector_is_trained_harms_nobody(tmp_path, caplog):
+    class Two(Model):
+        def __init__(self):
+            super().__init__()
+            self.target = torch.nn.ModuleDict({"projector": torch.nn.Linear(16, 8)})
+
+    model, monitor = Two(), UniformityMonitor(every_n_steps=1)
+    monitor.attach(model, directory=tmp_path)
+    monitor.start(0)
+    monitor.begin_validation()
+    monitor.begin_validation_batch()
+    for projector in (model.projector, model.target["projector"]):
+        projector(torch.randn(20, 16))
+    monitor.end_validation_batch()
+    assert monitor.finish_validation() == []
+    assert "more than one projector that is run" in caplog.text
+    (outcome,) = step(monitor, model, 0, views())
+    monitor.close()
+    assert outcome.reading.layer == "projector"
+
+
+def test_too_few_rows_are_told_of_training_and_of_validation(tmp_path, caplog):
+    model, monitor = Model(), UniformityMonitor()
+    monitor.attach(model, directory=tmp_path)
+    step(monitor, model, 0, views(15))
+    for _ in range(2):
+        validate(monitor, model, [[torch.randn(10, 4)]])
+    monitor.close()
+    assert caplog.text.count("not reported: a view has 15 rows") == 1
+    assert caplog.text.count("not reported: a view has 10 rows") == 1
+
+
+def test_the_larger_view_is_told(tmp_path, caplog):
+    model, monitor = Model(), UniformityMonitor()
+    monitor.attach(model, directory=tmp_path)
+    monitor.begin(0)
+    for n in (15, 10):
+        model(torch.randn(n, 4))
+    monitor.pause()
+    monitor.end_pass()
+    monitor.finish()
+    monitor.close()
+    assert "a view has 15 rows, 16 are needed" in caplog.text

@@ -67,8 +67,11 @@ def test_a_function_is_an_action():
         ({"kind": "blind", "threshold": 1}, "threshold is not for blind alerts, got 1; leave it out"),
         ({"kind": "dimensional", "fall": 1.5}, r"fall must be a share in \(0, 1\) or None, got 1.5"),
         ({"kind": "constant", "hysteresis": -0.1}, "hysteresis must be >= 0 or None for the default, got -0.1"),
-        ({"kind": "dimensional", "patience": 0}, "patience must be at least 1 reading, got 0"),
-        ({"kind": "dimensional", "warmup_steps": -5}, "warmup_steps must be >= 0, got -5"),
+        ({"kind": "dimensional", "fall": 0.0}, r"fall must be a share in \(0, 1\) or None, got 0.0"),
+        ({"kind": "constant", "hysteresis": math.inf}, "hysteresis must be >= 0 or None for the default, got inf"),
+        ({"kind": "dimensional", "patience": 0}, "patience must be an integer >= 1 or None for the default, got 0"),
+        ({"kind": "dimensional", "patience": 2.0}, r"patience must be an integer >= 1 .*, got 2\.0"),
+        ({"kind": "dimensional", "warmup_steps": -5}, "warmup_steps must be an integer >= 0 .*, got -5"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -89,3 +92,7 @@ def test_bad_lists(rules):
 def test_a_kind_twice():
     with pytest.raises(ValueError, match="each kind once, got constant, constant"):
         AlertBook([CONSTANT, CONSTANT])
+
+
+def test_one_is_a_threshold_of_constant_collapse():
+    assert CollapseAlert("constant", threshold=1.0).limit(reading(0)) == 1.0

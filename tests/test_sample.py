@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from uniformity_callbacks import functional
 from uniformity_callbacks.panel import DEFAULT_METRICS, measure
 from uniformity_callbacks.sample import StepSample, Stream, Views
-from uniformity_callbacks.statistics import unit_rows
+from uniformity_callbacks.statistics import UnitRows, unit_rows
 
 
 def test_rows_that_cannot_be_measured_are_masked():
@@ -89,11 +89,33 @@ def test_a_stream_draws_no_random_number_of_the_runs():
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_a_stream_whose_views_cannot_be_paired_has_no_metrics_of_pairs():
-    batches = [[torch.randn(700, 4), torch.randn(700, 4)], [torch.randn(700, 4), torch.randn(300, 4)]]
-    values = measure(streamed(batches))
+@pytest.mark.parametrize(
+    "sizes", [[(700, 700), (700, 300)], [(700, 300), (700, 700)], [(700, 700), (700,)], [(700,), (700, 700)]]
+)
+def test_a_stream_whose_views_cannot_be_paired_has_no_metrics_of_pairs(sizes):
+    values = measure(streamed([[torch.randn(n, 4) for n in views] for views in sizes]))
     assert {"alignment", "lu"} & values.keys() == set()
-    assert values["samples"] == 2400
+    assert values["samples"] == sum(map(sum, sizes))
+
+
+@pytest.mark.parametrize("of", [StepSample.of, streamed], ids=["step", "stream"])
+@pytest.mark.parametrize("sizes", [[(20, 12), (12, 20)], [(20, 20), (20,), (20,)]])
+def test_views_of_equal_size_by_chance_are_not_paired(of, sizes):
+    passes = [[torch.randn(n, 4) for n in views] for views in sizes]
+    sample = of(passes)
+    values = measure(sample if isinstance(sample, Views) else sample.views())
+    assert "alignment" not in values
+    assert "lu" in values
+
+
+def test_three_views_are_aligned_pair_by_pair():
+    a, b, c = torch.randn(3, 20, 4)
+    expected = sum(functional.alignment(x, y).item() for x, y in ((a, b), (a, c), (b, c))) / 3
+    assert measure(Views.of([a, b, c]), ["alignment"])["alignment"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_stream_of_fewer_rows_than_features_is_kept_whole():
+    assert isinstance(streamed([[torch.randn(400, 1300)]] * 3).whole, UnitRows)
 
 
 def test_a_streams_memory_does_not_grow():

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uniformity_callbacks import measures
+from uniformity_callbacks import functional, measures
 from uniformity_callbacks.moments import Moments
 from uniformity_callbacks.statistics import UnitRows, unit_rows
 
@@ -97,3 +97,24 @@ def test_joined_rows():
 def test_moments_carry_no_graph():
     z = torch.randn(8, 3, requires_grad=True)
     assert not Moments.of(unit_rows(z)).products.requires_grad
+
+
+@pytest.mark.parametrize("of", [lambda u: u, Moments.of], ids=["rows", "moments"])
+def test_few_rows(of):
+    few, enough, two = (of(unit_rows(torch.randn(n, 4))) for n in (15, 16, 2))
+    for metric in (measures.w2_corrected, measures.dims_corrected):
+        assert math.isnan(metric(few).item())
+        assert metric(enough).isfinite()
+    assert measures.floor(two).item() == functional.wasserstein_floor(2, 4).item()
+
+
+def test_joined_rows_are_still_as_they_were_taken():
+    parts = [unit_rows(torch.randn(5, 3), normalize=False) for _ in range(2)]
+    assert not UnitRows.join(parts).unit
+
+
+def test_a_line_near_one_point_is_one_dimension_to_moments():
+    """Its variance is 1e-10 of the rows' length, whose round-off would count as many more directions."""
+    q = torch.linalg.qr(torch.randn(64, 2, dtype=torch.float64))[0]
+    z = q[:, 0] + 1e-5 * torch.randn(200, 1, dtype=torch.float64) * q[:, 1]
+    assert measures.dims(Moments.of(unit_rows(z))).item() == pytest.approx(1.0, abs=1e-5)

@@ -259,3 +259,26 @@ def test_a_copy_that_fails_does_not_end_the_forward_pass():
     tap = Tap(model, output=lambda z: z.as_subclass(Full))
     assert collect(tap, lambda: model(torch.randn(5, 4))) == []
     assert tap.problem == "projector: out of memory"
+
+
+def test_a_view_with_its_graph_is_a_copy_too():
+    """The model may change its output in place, as nn.ReLU(inplace=True) does."""
+    model = Model()
+    (view,) = collect(Tap(model), lambda: model(torch.ones(2, 4)).mul_(0.0), mode="train")
+    assert (view != 0).any()
+    view.sum().backward()
+
+
+def test_a_problem_does_not_outlive_its_step():
+    model = Model()
+    tap = Tap(model, output=lambda z: z if len(z) == 3 else z[0])
+    collect(tap, lambda: model(torch.randn(5, 4)))
+    assert "expected floats (n, d)" in tap.why_blind
+    tap.start("watch")
+    assert tap.problem is None
+    assert tap.why_blind == "projector was not called"
+
+
+def test_a_name_that_begins_like_another_is_no_part_of_it():
+    model = nn.ModuleDict({"projection": nn.Linear(2, 2), "projection_head": nn.Linear(2, 2)})
+    assert Tap(model).name == "projection or projection_head"

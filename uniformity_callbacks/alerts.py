@@ -168,6 +168,11 @@ class AlertBook:
         """Return the rule of a kind, if there is one."""
         return next((rule for rule in self.rules if rule.kind == kind), None)
 
+    @property
+    def standing(self) -> set[tuple[str, str]]:
+        """Layer and kind of the alerts that stand and have a rule to end them."""
+        return {(layer, kind) for (layer, kind), watch in self._watches.items() if watch.standing and self.rule(kind)}
+
     def update(self, reading: Reading) -> list[Alert]:
         """Take in the next reading of its layer and return the alerts it raises or ends."""
         alerts = []

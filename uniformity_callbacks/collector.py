@@ -69,7 +69,7 @@ class Collector:
 
     @property
     def step(self) -> int:
-        """The optimizer step of the last `begin`."""
+        """The optimizer step of the last `begin`, or of `start`."""
         return self._step
 
     @property
@@ -91,6 +91,10 @@ class Collector:
         """Take the hooks off."""
         for layer in self._layers:
             layer.tap.detach()
+
+    def start(self, step: int) -> None:
+        """Take the step that the run begins at."""
+        self._step = step
 
     def begin(self, step: int) -> None:
         """Open the taps for a pass of ``step``, if it is needed for a reading or the loss."""

@@ -77,6 +77,7 @@ class Driver:
         At step 0, unless a state was loaded, nothing is known of a run that the monitor watched before.
         """
         self._begun = True
+        self._collecting.start(step)
         if step == 0 and not self._resumed:
             self._responder.reset()
         self._collecting.alert(self._responder.collapsed)
@@ -130,22 +131,22 @@ class Driver:
 
     def begin_validation(self) -> None:
         """Begin a validation epoch, whose rows are read together, apart from the training's."""
-        with self._kept_from_training("validation"):
+        with self._kept_from_training("validation", always=True):
             self._collecting.begin_validation()
 
     def begin_validation_batch(self) -> None:
         """Open the taps for a batch, with or without gradients."""
-        with self._kept_from_training("validation"):
+        with self._kept_from_training("validation", always=True):
             self._collecting.begin_validation_batch()
 
     def end_validation_batch(self) -> None:
         """Add up what the batch's forward passes brought."""
-        with self._kept_from_training("validation"):
+        with self._kept_from_training("validation", always=True):
             self._collecting.end_validation_batch()
 
     def finish_validation(self) -> list[Outcome]:
         """End the validation epoch and return its reading, of the step of the last `begin`, and those before it."""
-        with self._kept_from_training("validation"):
+        with self._kept_from_training("validation", always=True):
             gathered = self._collecting.take_validation()
             self._submit(gathered, stage="val")
             return self.collect(_FIRST_READING_S if gathered else _READING_S)
@@ -197,10 +198,10 @@ class Driver:
             log.warning("uniformity: nothing to read at step %d: %s", self._collecting.step, layer.why)
 
     @contextmanager
-    def _kept_from_training(self, doing: str) -> Iterator[None]:
+    def _kept_from_training(self, doing: str, *, always: bool = False) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            if not self._started:
+            if not (self._started or always):
                 raise
             self.faults.add(doing, error, step=None if self._collector is None else self._collector.step)

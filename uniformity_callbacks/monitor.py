@@ -118,14 +118,16 @@ class UniformityMonitor(Driver):
             total_steps: optimizer steps of the whole training, if known.
 
         Raises:
-            ValueError: no such layer; the journal cannot be written; the loss's weight depends on how much of the
-                training is done, and its length is not known.
+            ValueError: no such layer, or one twice; the journal cannot be written; the loss's weight depends on how
+                much of the training is done, and its length is not known.
             RuntimeError: already attached.
         """
         if self._collector is not None:
             raise RuntimeError("the monitor is attached already; detach it by close() first")
         total = check_length(self.auxiliary, self.total_steps or total_steps)
         taps = [Tap(model, layer, output=self._output, views=self._views) for layer in self._layers]
+        if len({tap.name for tap in taps}) < len(taps):
+            raise ValueError(f"layer must name each layer once, got {', '.join(tap.name for tap in taps)}")
         collector = Collector(
             taps, every_n_steps=self.every_n_steps, window=self.window, auxiliary=self.auxiliary, total_steps=total
         )
@@ -173,10 +175,11 @@ class UniformityMonitor(Driver):
         A state that cannot be read is reported and left: a run must resume all the same.
         """
         try:
-            self._responder.load_state_dict(state)
             self._book.load_state_dict(state["alerts"])
+            self._responder.load_state_dict(state)
             self._resumed = True
             if state["journal"] is not None and Path(state["journal"]).exists():
                 self._journal_path, self._resume = Path(state["journal"]), True
         except Exception as error:
+            self._responder.reset()  # or half of it would have been taken up
             self.faults.add("its state could not be restored, alerts begin anew", error)

@@ -29,9 +29,9 @@ def _each(measure: Callable[..., Tensor]) -> Metric:
 
 
 def _alignment(views: Views) -> Tensor | None:
-    """Average over all pairs of views; rows of views of different numbers cannot be paired."""
+    """Average over all pairs of views."""
     rows = views.rows
-    if len(rows) < 2 or len({view.rows.shape for view in rows}) > 1:
+    if len(rows) < 2 or not views.paired:
         return None
     pairs = [measures.alignment(a, b) for k, a in enumerate(rows) for b in rows[k + 1 :]]
     return torch.stack(pairs).mean()

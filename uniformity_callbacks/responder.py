@@ -40,7 +40,7 @@ class Responder:
     @property
     def collapsed(self) -> Collection[str]:
         """Layers with a standing alert of a collapse that the Wasserstein loss mends."""
-        return {layer for layer, kind in self._standing if kind in COLLAPSE}
+        return {layer for layer, kind in self._standing if kind in COLLAPSE and self._book.rule(kind)}
 
     @property
     def tells_of_blindness(self) -> bool:
@@ -80,9 +80,11 @@ class Responder:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` returned."""
-        last, standing = dict(state["last"]), {(layer, kind) for layer, kind in state["standing"]}
-        waiting = [Outcome.from_plain(plain) for plain in state["waiting"]]
+        """Take up what `state_dict` returned, after the book has taken up its own."""
+        last, waiting = dict(state["last"]), [Outcome.from_plain(plain) for plain in state["waiting"]]
+        # Of alerts that the rules of this run do not watch nobody would say that they are over.
+        watched = {(a.layer, a.kind) for outcome in waiting for a in outcome.alerts} | self._book.standing
+        standing = {(layer, kind) for layer, kind in state["standing"]} & watched
         self.last, self._standing, self.waiting = last, standing, waiting
 
     def _act(self, alert: Alert) -> None:

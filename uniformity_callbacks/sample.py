@@ -33,10 +33,12 @@ class Views:
     Attributes:
         each: first and second moments of each view.
         rows: the views' rows: all of them, or a random sample of rows, the same ones of each view.
+        paired: whether row i of each view is of the same image.
     """
 
     each: tuple[Statistics, ...]
     rows: tuple[UnitRows, ...]
+    paired: bool = True
 
     @cached_property
     def whole(self) -> Statistics:
@@ -57,10 +59,10 @@ class Views:
         return sum(repeats(view) for view in self.rows), int(self.sampled.count) if self.rows else 0
 
     @classmethod
-    def of(cls, views: Sequence[Tensor]) -> Views:
+    def of(cls, views: Sequence[Tensor], *, paired: bool = True) -> Views:
         """Prepare the raw rows of each view."""
         rows = tuple(unit_rows(view.detach().cpu()) for view in views)
-        return cls(rows, rows)
+        return cls(rows, rows, paired and len({view.shape for view in views}) == 1)
 
 
 @dataclass(frozen=True)
@@ -69,19 +71,22 @@ class StepSample:
 
     Attributes:
         raw: for each view its rows (n, d), in any floating-point type; n may differ between views.
+        paired: whether row i of each view is of the same image.
     """
 
     raw: tuple[Tensor, ...]
+    paired: bool = True
 
     @classmethod
     def of(cls, passes: Sequence[Sequence[Tensor]]) -> StepSample:
         """Join the passes (micro-batches, steps of a window), each a list of views: the k-th views are one view."""
         most = max((len(views) for views in passes), default=0)
-        return cls(tuple(torch.cat([views[k] for views in passes if len(views) > k]) for k in range(most)))
+        even = all(len(views) == most and len({len(view) for view in views}) == 1 for views in passes)
+        return cls(tuple(torch.cat([views[k] for views in passes if len(views) > k]) for k in range(most)), even)
 
     def views(self) -> Views:
         """Prepare all rows."""
-        return Views.of(self.raw)
+        return Views.of(self.raw, paired=self.paired)
 
 
 class Stream:
@@ -117,7 +122,7 @@ class Stream:
     def views(self) -> Views:
         """Prepare what was added."""
         if all(moments is None for moments in self._moments):
-            return Views.of([torch.cat(waiting) for waiting in self._waiting])
+            return Views.of([torch.cat(waiting) for waiting in self._waiting], paired=not self._uneven)
         for k in range(len(self._waiting)):
             self._fold(k)
         rows = () if self._kept is None else tuple(unit_rows(view.cpu()) for view in self._kept.unbind(1))

@@ -2,6 +2,7 @@
 
 import csv
 
+import lightning.pytorch as pl
 import pytest
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger
 from mlflow.tracking import MlflowClient
@@ -38,6 +39,14 @@ def test_an_alert_raises_and_leaves_nothing_behind():
     with open("metrics.csv") as file:
         published = [int(row["step"]) for row in csv.DictReader(file) if row["uniformity/w2"]]
     assert published == [0, 1, 2, 3, 4]
+
+
+def test_an_alert_known_at_the_epochs_end_raises_there():
+    rules = [CollapseAlert("constant", patience=3, warmup_steps=5, action="raise")]
+    model = new(Constant)
+    with pytest.raises(CollapseError):
+        fit(model, [UniformityCallback(every_n_steps=1, alerts=rules)], max_steps=16)
+    assert len(model.seen) == 8
 
 
 def test_an_alert_of_the_last_reading_raises_at_the_end():
@@ -108,6 +117,13 @@ def test_a_decaying_weight_in_a_training_without_end_is_an_error_before_its_firs
     with pytest.raises(ValueError, match="total_steps must be given"):
         fit(model, [callback], max_epochs=-1, max_steps=-1)
     assert model.seen == []
+
+
+def test_the_trainers_length_is_asked_for_only_where_a_weight_depends_on_it(monkeypatch):
+    """The estimate may have to load the data."""
+    monkeypatch.setattr(pl.Trainer, "estimated_stepping_batches", property(lambda trainer: pytest.fail("asked")))
+    fit(new(Constant), [UniformityCallback(auxiliary=1.0)], max_steps=2)
+    fit(new(Constant), [UniformityCallback(auxiliary=LinearDecay(1.0), total_steps=9)], max_steps=2)
 
 
 @pytest.mark.filterwarnings("ignore:.*max_epochs")

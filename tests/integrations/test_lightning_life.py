@@ -59,6 +59,17 @@ def test_several_fits_go_on_in_one_journal():
     assert len(journal(callback).runs) == 2
 
 
+def test_another_fit_begins_without_the_values_of_the_one_before():
+    class Looks(Twin):
+        def on_train_start(self):
+            self.keys = list(self.trainer.callback_metrics)
+
+    callback = UniformityCallback(every_n_steps=4)
+    fit(new(Looks), [callback], max_steps=5)
+    fit(model := new(Looks), [callback], max_steps=5)
+    assert model.keys == []
+
+
 def test_a_checkpoint_holds_plain_values_and_resumes(tmp_path):
     rules = [CollapseAlert("constant", patience=3, warmup_steps=0)]
     options = {"enable_checkpointing": True, "max_steps": 2}
