@@ -40,7 +40,7 @@ class UniformityCallback(pl.Callback):
     The LightningModule is not edited. Readings go to the journal (``uniformity.jsonl`` in the Trainer's log directory),
     to the Trainer's loggers, to ``trainer.callback_metrics`` (so that ``EarlyStopping`` and ``ModelCheckpoint`` can
     monitor ``uniformity/w2``) and to ``writers``. The step is that of Lightning's own curves. The first reading is
-    handed out at once, every other at the next due step, or at the end of the epoch or before validation if that comes
+    handed out at once, every other at the next due step, or at the end of the epoch or of validation if that comes
     first. Over each validation epoch the same is read of the whole set, in eval mode, under ``uniformity/val/``, and is
     there before ``on_validation_end``; of several validation loaders the first is read. The auxiliary loss is added to
     what ``training_step`` returns; what the model logs of its own loss stays. ``fast_dev_run`` writes nothing.
@@ -163,9 +163,8 @@ class UniformityCallback(pl.Callback):
             self.monitor.enforce()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Hand out what is ready: callbacks that follow validation may look for it."""
+        """Begin a validation epoch."""
         if _validates_fit(trainer):
-            self._publish(trainer, self.monitor.collect())
             self.monitor.begin_validation()
 
     def on_validation_batch_start(
@@ -194,7 +193,7 @@ class UniformityCallback(pl.Callback):
             self.monitor.end_validation_batch()
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Read the whole set; EarlyStopping and ModelCheckpoint look for it in ``on_validation_end``."""
+        """Read the whole set and hand out what is ready; EarlyStopping and ModelCheckpoint look after this."""
         if _validates_fit(trainer):
             self._publish(trainer, self.monitor.finish_validation())
 

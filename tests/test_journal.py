@@ -128,3 +128,8 @@ def test_a_line_cut_by_a_full_disk_costs_only_itself(tmp_path):
     back = read_journal(tmp_path / "a.jsonl")
     assert [r.step for r in back.readings] == [0, 2]
     assert back.unreadable == [3]
+
+
+def test_an_empty_file_is_a_journal_of_nothing(tmp_path):
+    (tmp_path / "a.jsonl").touch()
+    assert read_journal(tmp_path / "a.jsonl").readings == []

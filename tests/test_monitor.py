@@ -212,3 +212,29 @@ def test_the_loss_of_a_steps_passes_is_their_mean(tmp_path):
     (outcome,) = step(monitor, model, 0, *batches)
     monitor.close()
     assert outcome.values["uniformity/aux_loss"] == pytest.approx(sum(terms) / 3, rel=1e-12)
+
+
+def test_a_resumed_run_whose_journal_is_gone_has_one_where_it_is(tmp_path):
+    first, _ = run(tmp_path / "a", 1)
+    state = first.state_dict()
+    first.journal.unlink()
+    second = UniformityMonitor()
+    second.load_state_dict(state)
+    second.attach(Model(), directory=tmp_path / "b")
+    second.close()
+    assert second.journal == tmp_path / "b" / "uniformity.jsonl"
+
+
+def test_a_step_that_was_begun_and_not_finished_is_forgotten(tmp_path):
+    """GradScaler skipped it, say: its rows are not read with those of the next due step."""
+    model, monitor = Model(), UniformityMonitor(every_n_steps=2)
+    monitor.attach(model, directory=tmp_path)
+    step(monitor, model, 0, views())
+    step(monitor, model, 1, views())
+    monitor.begin(2)
+    model(views()[0]).sum().backward()
+    monitor.end_pass()
+    step(monitor, model, 3, views())
+    step(monitor, model, 4, views())
+    (outcome,) = monitor.close()
+    assert (outcome.reading.step, outcome.values["uniformity/samples"]) == (4, 64)

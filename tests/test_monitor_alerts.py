@@ -192,6 +192,13 @@ def test_a_decaying_weight_over_a_training_without_end(tmp_path, total):
     assert not UniformityMonitor(auxiliary=1.0).needs_total_steps
 
 
+def test_a_length_of_the_users_own_comes_first(tmp_path):
+    model, monitor = Model(), UniformityMonitor(every_n_steps=1, auxiliary=LinearDecay(1.0), total_steps=4)
+    monitor.attach(model, directory=tmp_path, total_steps=100)
+    outcomes = [o for k in range(3) for o in step(monitor, model, k, views())] + monitor.close()
+    assert [o.values["uniformity/aux_weight"] for o in outcomes] == [1.0, 0.75, 0.5]
+
+
 def test_the_alert_of_the_last_reading_is_told_at_the_end(tmp_path, caplog):
     rules = [CollapseAlert("constant", **QUICK)]
     monitor, _, out = scripted(tmp_path, range(3, 100), range(5), alerts=rules)
@@ -214,7 +221,7 @@ class Memory:
         self.got.append((key, alert.kind, alert.step, alert.recovered))
 
 
-def test_writers_get_alerts_after_their_readings(tmp_path):
+def test_writers_get_alerts_after_their_readings(tmp_path, caplog):
     memory, plain = Memory(), []
     writers = [memory, lambda values, step: plain.append(step)]
     rules = [CollapseAlert("constant", **QUICK)]
@@ -224,6 +231,7 @@ def test_writers_get_alerts_after_their_readings(tmp_path):
     raised, over = (key, "constant", 3, False), (key, "constant", 5, True)
     assert memory.got == [0, 1, 2, 3, raised, 4, 5, over, 6, 7]
     assert plain == list(range(8))
+    assert "writer" not in caplog.text  # one without alert() is not asked for it
 
 
 def test_a_writer_that_fails_on_alerts_gets_its_readings(tmp_path, caplog):

@@ -139,3 +139,9 @@ def test_repeated_rows_are_counted_view_by_view():
     assert Views.of([a, a]).repeated == (0, 40)
     assert Views.of([torch.cat([a, 2 * a[:5]]), a]).repeated == (5, 45)  # at unit length
     assert Views.of([torch.cat([a, torch.zeros(3, 4)])]).repeated == (0, 20)  # zero rows are none
+
+
+def test_of_views_of_different_sizes_those_that_can_tell_are_corrected():
+    a, b = torch.randn(20, 4), torch.randn(10, 4)
+    values = measure(Views.of([a, b]), ["w2_corrected"])
+    assert values["w2_corrected"] == pytest.approx(functional.corrected_wasserstein_uniformity(a).item(), rel=1e-6)

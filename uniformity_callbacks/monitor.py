@@ -177,9 +177,9 @@ class UniformityMonitor(Driver):
         try:
             self._book.load_state_dict(state["alerts"])
             self._responder.load_state_dict(state)
-            self._resumed = True
             if state["journal"] is not None and Path(state["journal"]).exists():
                 self._journal_path, self._resume = Path(state["journal"]), True
+            self._resumed = True
         except Exception as error:
             self._responder.reset()  # or half of it would have been taken up
             self.faults.add("its state could not be restored, alerts begin anew", error)

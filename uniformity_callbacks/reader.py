@@ -147,7 +147,7 @@ class Reader:
             return
         self._record(outcome)
         for feed in self._feeds:
-            feed.put(outcome.values, outcome.reading.step)
+            feed.put(outcome.values, outcome.reading.step)  # made anew for each
             for alert in outcome.alerts:
                 feed.alert(alert, capture.key)
         with self._lock:

@@ -53,8 +53,8 @@ class Feed:
             opener()
 
     def put(self, values: Mapping[str, float], step: int) -> None:
-        """Hand the writer a reading without waiting for it."""
-        if not self._worker.put((dict(values), step)):  # its own, to do with as it likes
+        """Hand the writer a reading, its own to do with as it likes, without waiting for it."""
+        if not self._worker.put((values, step)):
             self.faults.add("dropped", "its queue is full", step=step)
 
     def alert(self, alert: Alert, key: str) -> None:

@@ -1,6 +1,7 @@
 """Alerts of a run: what they do to it, and where they can be read."""
 
 import csv
+import types
 
 import lightning.pytorch as pl
 import pytest
@@ -9,8 +10,9 @@ from mlflow.tracking import MlflowClient
 from test_tensorboard import texts
 from trainers import Constant, fit, journal, new
 
-from uniformity_callbacks import CollapseAlert, CollapseError, LinearDecay, WassersteinLoss
+from uniformity_callbacks import Alert, CollapseAlert, CollapseError, LinearDecay, WassersteinLoss
 from uniformity_callbacks import Constant as Always
+from uniformity_callbacks.integrations.events import to_experiment
 from uniformity_callbacks.integrations.lightning import UniformityCallback
 
 pytestmark = pytest.mark.usefixtures("own_place")
@@ -96,6 +98,13 @@ def test_the_trainers_own_loggers_get_the_alert_too(tmp_path):
     (artifact,) = (tmp_path / "artifacts").rglob("constant-3-found.txt")
     assert artifact.read_text() == alert.message + "\n"
     assert artifact.parent.parts[-2:] == ("uniformity", "alerts")
+
+
+def test_a_logger_that_takes_no_texts_gets_none():
+    alert = Alert("constant", 50, 10, (0.99,), 0.95, "warn", "projector", "constant collapse")
+    refuse = types.SimpleNamespace(log_text=pytest.fail, set_tag=pytest.fail)
+    to_experiment(refuse, None, alert, "uniformity/")  # another's experiment, without MLflow's run
+    to_experiment(None, "a run", alert, "uniformity/")
 
 
 def test_the_weight_follows_the_trainers_length():

@@ -86,6 +86,7 @@ def test_neither_the_sanity_check_nor_another_loop_is_read():
     trainer.validate(new(Validated), verbose=False)
     assert len(journal(callback).readings) == before
     assert journal(callback).series("samples", stage="val") == ([], [])
+    assert callback.monitor.faults.count == 0
 
 
 def test_of_several_validation_sets_the_first_is_read():
