@@ -100,6 +100,13 @@ def test_the_trainers_own_loggers_get_the_alert_too(tmp_path):
     assert artifact.parent.parts[-2:] == ("uniformity", "alerts")
 
 
+def test_of_several_layers_the_alert_names_the_one(tmp_path):
+    logger = TensorBoardLogger(tmp_path, name="", version="")
+    callback = UniformityCallback(["encoder.0", "projector"], every_n_steps=1, alerts=[CollapseAlert(**RULE)])
+    fit(new(Constant), [callback], logger=logger, max_steps=8)
+    assert texts(tmp_path).keys() == {"uniformity/projector/alerts/constant"}
+
+
 def test_a_logger_that_takes_no_texts_gets_none():
     alert = Alert("constant", 50, 10, (0.99,), 0.95, "warn", "projector", "constant collapse")
     refuse = types.SimpleNamespace(log_text=pytest.fail, set_tag=pytest.fail)

@@ -6,6 +6,7 @@ import functools
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from trainers import Twin, WithoutIndex, distance, fit, journal, loader, new
 
 from uniformity_callbacks import WassersteinLoss
@@ -87,6 +88,7 @@ def test_a_module_can_be_copied_and_pickled_while_the_loss_is_injected(shadowed)
     (x,) = next(iter(loader()))
     twin = twins[0]
     twin.log = lambda *args: None
+    assert isinstance(twin.training_step, functools.partial) == shadowed
     assert twin.training_step((x,), 0).item() == twin.seen[-1]  # its own, without the loss
     assert monitor.faults.count == 0
 
@@ -101,3 +103,24 @@ def test_a_module_can_be_pickled_while_the_loss_is_injected():
     back = torch.load("whole.pt", weights_only=False)
     assert back.training_step.__self__ is back
     assert type(back) is Twin
+
+
+def test_what_another_puts_in_its_place_meanwhile_is_left():
+    class Wraps(pl.Callback):
+        def on_train_start(self, trainer, module):
+            self.own = module.training_step = functools.partial(module.training_step)
+
+    wraps = Wraps()
+    model = new()
+    fit(model, [UniformityCallback(auxiliary=0.1), wraps], max_steps=2)
+    assert vars(model)["training_step"] is wraps.own
+
+
+def test_a_step_without_a_loss_is_lightnings_to_refuse():
+    class Lossless(Twin):
+        def training_step(self, batch, batch_idx):
+            super().training_step(batch, batch_idx)
+            return {"loss": None}
+
+    with pytest.raises(MisconfigurationException, match="the 'loss' key needs to be present"):
+        fit(new(Lossless), [UniformityCallback(auxiliary=0.1)], max_steps=2)

@@ -1,6 +1,7 @@
 import dataclasses
 import math
 import shutil
+import time
 
 import mlflow
 import pytest
@@ -48,6 +49,8 @@ def test_without_settings_a_sqlite_file_in_the_working_directory(place):
     client = MlflowClient(f"sqlite:///{place / 'mlflow.db'}")
     assert history(client, run_id) == [(0, 0.5), (50, 50.5)]
     assert history(client, run_id, "uniformity/projector.0/lu") == [(0, -3.25), (50, 46.75)]
+    written = client.get_metric_history(run_id, "uniformity/w2")[-1].timestamp / 1000
+    assert abs(written - time.time()) < 600  # in milliseconds, as MLflow has it
     assert client.get_run(run_id).info.status == "FINISHED"
     assert client.get_run(run_id).info.experiment_id == "0"
 

@@ -47,6 +47,14 @@ def test_an_existing_summary_writer_is_shared_and_left_open(tmp_path):
     assert read(tmp_path) == {"loss": [(0, 1.0), (1, 2.0)], "uniformity/w2": [(0, 0.5)]}
 
 
+def test_a_closed_writer_can_be_used_again(tmp_path):
+    writer = TensorBoardWriter(tmp_path)
+    for step in (0, 50):
+        writer({"uniformity/w2": 0.5}, step)
+        writer.close()
+    assert [step for step, _ in read(tmp_path)["uniformity/w2"]] == [0, 50]
+
+
 def test_unused_leaves_nothing(tmp_path):
     TensorBoardWriter(tmp_path / "a").close()
     assert list(tmp_path.iterdir()) == []
@@ -57,6 +65,7 @@ def test_an_alert_is_text_as_it_is_laid_out(tmp_path):
     alert = Alert("constant", 50, 10, (0.99,), 0.95, "warn", "projector", message)
     writer = TensorBoardWriter(tmp_path)
     writer.alert(alert, "uniformity/projector/")
+    assert texts(tmp_path)  # seen at once
     writer({"uniformity/w2": 0.5}, 50)
     writer.close()
     ((step, text),) = texts(tmp_path)["uniformity/projector/alerts/constant"]
