@@ -99,6 +99,23 @@ def test_a_fall_says_from_what():
     assert "effective_dims 15, 16, threshold 19.8, 33% of the 60.0 that the run had held" in alert.message
 
 
+@pytest.mark.parametrize("threshold", [0.05, 0.3, 0.5, 0.95, 1.0])
+@pytest.mark.parametrize("hysteresis", [None, 5.0])
+def test_every_threshold_of_constant_collapse_can_be_recovered_from(threshold, hysteresis):
+    rule = CollapseAlert("constant", threshold=threshold, hysteresis=hysteresis, patience=1, warmup_steps=0)
+    below = threshold / 2 - 0.01
+    assert verdicts(rule, [reading(0, resultant=1.0), reading(10, resultant=below)]) == [(0, 0), (-10, 0)]
+    assert verdicts(rule, [reading(0, resultant=1.0), reading(10, resultant=threshold)]) == [(0, 0)]
+
+
+@pytest.mark.parametrize("threshold", [9.0, 60.0, 110.0, 127.0])
+@pytest.mark.parametrize("hysteresis", [None, 5.0])
+def test_every_threshold_of_dims_can_be_recovered_from(threshold, hysteresis):
+    rule = CollapseAlert("dimensional", threshold=threshold, hysteresis=hysteresis, patience=1, warmup_steps=0)
+    assert verdicts(rule, [reading(0, dims=3.0), reading(10, dims=127.9)]) == [(0, 0), (-10, 0)]
+    assert verdicts(rule, [reading(0, dims=3.0), reading(10, dims=threshold)]) == [(0, 0)]
+
+
 def test_dims_are_not_judged_near_one_point():
     """Effective dims mean nothing there: neither an alert, nor a recovery, nor a level comes of them."""
     near = [reading(20 + k, dims=3.0, resultant=0.97) for k in range(5)]

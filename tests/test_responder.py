@@ -150,3 +150,20 @@ def test_a_state_that_fails_to_load_is_left_whole(tmp_path, caplog):
     assert "could not be restored, alerts begin anew" in caplog.text
     fresh = UniformityMonitor("projector").state_dict()
     assert monitor.state_dict() == fresh
+
+
+def test_a_loss_resumes_before_it_is_known_which_projector_is_trained(tmp_path):
+    class Two(Scripted):
+        def __init__(self, collapsed):
+            super().__init__(collapsed)
+            self.target = torch.nn.ModuleDict({"projector": torch.nn.Linear(4, 8)})
+
+    loss = WassersteinLoss(0.7, when="alert")
+    monitor = UniformityMonitor(every_n_steps=1, alerts=[CollapseAlert("constant")], auxiliary=loss)
+    monitor.load_state_dict(standing(tmp_path))
+    monitor.attach(model := Two(range(99)), directory=tmp_path)
+    play(monitor, model, [6])
+    (outcome,) = monitor.close()
+    assert outcome.reading.layer == "projector"
+    assert outcome.values["uniformity/aux_weight"] == 0.7
+    assert outcome.values["uniformity/aux_loss"] > 0

@@ -33,12 +33,12 @@ def test_defaults_are_as_documented(kind, patience, warmup, limit, recovery):
     rule = CollapseAlert(kind)
     assert (rule.patience, rule.warmup_steps, rule.action) == (patience, warmup, "warn")
     assert rule.limit(reading(0)) == limit
-    assert rule.recovery(limit) == pytest.approx(recovery)
+    assert rule.recovery(limit, 128) == pytest.approx(recovery)
 
 
 def test_hysteresis_is_the_users_to_set():
-    assert CollapseAlert("constant", threshold=0.8, hysteresis=0.5).recovery(0.8) == pytest.approx(0.7)
-    assert CollapseAlert("dimensional", hysteresis=0.0).recovery(9.0) == 9.0
+    assert CollapseAlert("constant", threshold=0.8, hysteresis=0.5).recovery(0.8, 128) == pytest.approx(0.7)
+    assert CollapseAlert("dimensional", hysteresis=0.0).recovery(9.0, 128) == 9.0
 
 
 def test_a_list_of_defaults_and_what_only_warns():
@@ -66,6 +66,12 @@ def test_a_function_is_an_action():
         ({"kind": "dimensional", "threshold": math.nan}, "threshold must be a positive number or None"),
         ({"kind": "blind", "threshold": 1}, "threshold is not for blind alerts, got 1; leave it out"),
         ({"kind": "dimensional", "fall": 1.5}, r"fall must be a share in \(0, 1\) or None, got 1.5"),
+        ({"kind": "constant", "fall": 0.5}, "fall is for dimensional alerts, got 0.5 for constant"),
+        (
+            {"kind": "nonfinite", "hysteresis": 0.5},
+            "hysteresis is for constant and dimensional alerts, got 0.5 for non",
+        ),
+        ({"kind": "blind", "hysteresis": 0.0}, "hysteresis is for constant and dimensional alerts, got 0.0 for blind"),
         ({"kind": "constant", "hysteresis": -0.1}, "hysteresis must be >= 0 or None for the default, got -0.1"),
         ({"kind": "dimensional", "fall": 0.0}, r"fall must be a share in \(0, 1\) or None, got 0.0"),
         ({"kind": "constant", "hysteresis": math.inf}, "hysteresis must be >= 0 or None for the default, got inf"),

@@ -102,12 +102,12 @@ class Watch:
     def _clear(self, rule: CollapseAlert, reading: Reading, value: float) -> tuple[Watch, Alert | None]:
         """Count the readings that are clear of the threshold while an alert stands."""
         assert self.limit is not None, "set when the alert was raised"
-        if not rule.recovered(value, self.limit):
+        if not rule.recovered(value, self.limit, reading.dims):
             return replace(self, recent=(), length=0), None
         now = replace(self, recent=(*self.recent, value)[-rule.count :], length=self.length + 1)
         if now.length < rule.count:
             return now, None
-        alert = now._alert(rule, reading, rule.recovery(self.limit), recovered=True)
+        alert = now._alert(rule, reading, rule.recovery(self.limit, reading.dims), recovered=True)
         return Watch(level=self.level, last=self.last, one_point=self.one_point), alert
 
     def _see_point(self, reading: Reading) -> Watch:
@@ -117,7 +117,7 @@ class Watch:
         if resultant is None:
             return self
         near = constant.collapsed(resultant, CONSTANT_THRESHOLD)
-        near |= self.one_point and not constant.recovered(resultant, CONSTANT_THRESHOLD)
+        near |= self.one_point and not constant.recovered(resultant, CONSTANT_THRESHOLD, reading.dims)
         return replace(self, one_point=near)
 
     def _see_level(self, value: float, patience: int) -> Watch:

@@ -112,7 +112,7 @@ class Collector:
     def alert(self, layers: Collection[str]) -> None:
         """Take the names of the layers that are collapsing: a loss that waits for an alert is on for these."""
         for layer in self._layers:
-            layer.alerted = layer.tap.name in layers
+            layer.alerted = any(name in layers for name in layer.tap.names)
 
     def add_auxiliary(self, loss: Tensor) -> Tensor:
         """Return ``loss`` plus the auxiliary loss of what this pass has caught so far.

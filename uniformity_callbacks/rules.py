@@ -22,7 +22,8 @@ lightly's documentation draws its line for collapse (0.30)."""
 
 DIMENSIONAL_THRESHOLD = 9.0
 """Effective dims, corrected, at which outputs count as dimensionally collapsed. Healthy runs go low: SimSiam on digits
-keeps 10 to 12 of 128, published BYOL 18 of 256; Barlow Twins without its off-diagonal term falls to 6 of 128."""
+keeps 10 to 12 of 128 in one set-up (28 to 34 in another), published BYOL 18 of 256; Barlow Twins without its
+off-diagonal term falls to 5 of 128."""
 
 CAPACITY_SHARE = 0.25
 """Effective dims count as few only below this share of what the sample can show, min(n - 1, d): 9 of 16 is no collapse,
@@ -37,9 +38,10 @@ runs are longer, hence the margin."""
 NONFINITE_THRESHOLD = 1.0
 """Rows of a reading that are NaN or infinite: none is healthy; the patience forgives a single bad batch."""
 
-HYSTERESIS: dict[Kind, float] = {"constant": 1.0, "dimensional": 0.25, "nonfinite": 0.0, "blind": 0.0}
+HYSTERESIS: dict[Kind, float] = {"constant": 1.0, "dimensional": 0.25}
 """How far past its threshold a metric must come back for a recovery, as a share of the threshold's distance from total
-collapse: 0.90 for a mean resultant length of 0.95, 11.25 for 9 dims. A run that hovers at the line is one alert, not
+collapse: 0.90 for a mean resultant length of 0.95, 11.25 for 9 dims; but never more than halfway from the threshold to
+the ideal (0, or d), or a strict threshold could not be recovered from. A run that hovers at the line is one alert, not
 many, and a loss that is on while an alert stands gets time to work."""
 
 WARMUP_STEPS = 100
@@ -93,8 +95,8 @@ class CollapseAlert:
             for blindness.
         warmup_steps: readings before this step do not count. None for 100, and 0 for nonfinite and blind.
         hysteresis: how far past the threshold a recovery is, as a share of the distance between threshold and total
-            collapse (1 for constant, 0 for dimensional). None for 1.0 (0.90 at a threshold of 0.95) and 0.25 (11.25
-            dims at 9); the other kinds have none.
+            collapse (1 for constant, 0 for dimensional), at most halfway to the ideal. None for 1.0 (0.90 at a
+            threshold of 0.95) and 0.25 (11.25 dims at 9); the other kinds have none.
         action: "warn" (say it, go on), "stop" (say it and end training at the next due step), "raise" (say it and raise
             `CollapseError` there), or a function of the `Alert`, called on the training thread.
 
@@ -125,9 +127,11 @@ class CollapseAlert:
             self._check_threshold(self.threshold)
         if self.fall is not None and not 0 < self.fall < 1:
             raise ValueError(f"fall must be a share in (0, 1) or None, got {self.fall!r}")
-        if self.hysteresis is not None and not (math.isfinite(self.hysteresis) and self.hysteresis >= 0):
-            raise ValueError(f"hysteresis must be >= 0 or None for the default, got {self.hysteresis!r}")
-        defaults = {"patience": PATIENCE[self.kind], "hysteresis": HYSTERESIS[self.kind]}
+        if self.kind != "dimensional" and self.fall not in (FALL, None):
+            raise ValueError(f"fall is for dimensional alerts, got {self.fall!r} for {self.kind}; leave it out")
+        if self.hysteresis is not None:
+            self._check_hysteresis(self.hysteresis)
+        defaults = {"patience": PATIENCE[self.kind], "hysteresis": HYSTERESIS.get(self.kind)}
         defaults["warmup_steps"] = WARMUP_STEPS if self.kind in COLLAPSE else 0
         for name, value in defaults.items():
             if getattr(self, name) is None:
@@ -183,17 +187,24 @@ class CollapseAlert:
         """Return whether a value is at the threshold or on its wrong side."""
         return value <= limit if self.kind in ("dimensional", "blind") else value >= limit
 
-    def recovered(self, value: float, limit: float) -> bool:
+    def recovered(self, value: float, limit: float, dims: int) -> bool:
         """Return whether a value is clear of the threshold by the hysteresis."""
-        line = self.recovery(limit)
+        line = self.recovery(limit, dims)
         return value > line if self.kind in ("dimensional", "blind") else value < line
 
-    def recovery(self, limit: float) -> float:
-        """Return the value that a recovery must pass."""
-        assert self.hysteresis is not None, "set by __post_init__"
+    def recovery(self, limit: float, dims: int) -> float:
+        """Return the value that a recovery must pass, where outputs have ``dims`` dimensions."""
+        if self.hysteresis is None:
+            return limit
         if self.kind == "constant":
-            return 1.0 - (1.0 + self.hysteresis) * (1.0 - limit)
-        return limit * (1.0 + self.hysteresis)
+            return max(1.0 - (1.0 + self.hysteresis) * (1.0 - limit), limit / 2.0)
+        return min(limit * (1.0 + self.hysteresis), (limit + dims) / 2.0)
+
+    def _check_hysteresis(self, hysteresis: float) -> None:
+        if self.kind not in HYSTERESIS:
+            raise ValueError(f"hysteresis is for {' and '.join(HYSTERESIS)} alerts, got {hysteresis!r} for {self.kind}")
+        if not (math.isfinite(hysteresis) and hysteresis >= 0):
+            raise ValueError(f"hysteresis must be >= 0 or None for the default, got {hysteresis!r}")
 
     def _check_threshold(self, threshold: float) -> None:
         if self.kind == "blind":

@@ -56,6 +56,11 @@ class Tap:
         return " or ".join(self._candidates)
 
     @property
+    def names(self) -> list[str]:
+        """The dotted paths that may be the layer's: one, once it is known which one runs."""
+        return list(self._candidates)
+
+    @property
     def why_blind(self) -> str:
         """Why there are no views since `start`, in words."""
         if self.problem:

@@ -55,6 +55,13 @@ def test_the_whole_set_is_read_at_the_steps_of_lightnings_own_curves(tmp_path, o
     assert trainer.callback_metrics["uniformity/val/w2"].item() == pytest.approx(expected[-1], rel=1e-6)
 
 
+def test_validation_between_the_micro_batches_of_a_step_leaves_its_reading_whole():
+    callback = UniformityCallback(every_n_steps=1)
+    fit(new(Validated), [callback], accumulate_grad_batches=4, val_check_interval=3, max_steps=4)
+    assert journal(callback).series("samples") == ([0, 1, 2, 3], [128.0] * 4)
+    assert len(journal(callback).series("samples", stage="val")[0]) > 2
+
+
 def test_checkpoints_and_early_stopping_on_a_validation_key_see_the_epochs_own_value(tmp_path):
     model, callback = new(Outputs), UniformityCallback(every_n_steps=1000)
     best = ModelCheckpoint(tmp_path, monitor="uniformity/val/w2", save_top_k=-1, filename="{uniformity/val/w2:.6f}")
