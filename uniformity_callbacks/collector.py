@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from uniformity_callbacks.joint import JointLoss
 from uniformity_callbacks.loss import WassersteinLoss
+from uniformity_callbacks.ranks import Ranks
 from uniformity_callbacks.sample import Sample, StepSample, Stream
 from uniformity_callbacks.tap import Mode, Tap
 
@@ -33,13 +35,20 @@ class Gathered:
         layer: dotted path.
         sample: the rows; None if nothing was caught.
         extras: what else the reading says, by name.
-        why: why nothing was caught, in words; empty if something was.
+        why: why nothing was caught, or not everything, in words.
+        elsewhere: another rank has the rows.
     """
 
     layer: str
     sample: Sample | None
     extras: dict[str, Tensor | float] = field(default_factory=dict)
     why: str = ""
+    elsewhere: bool = False
+
+    @property
+    def seen(self) -> bool:
+        """Whether anything was caught."""
+        return self.sample is not None or self.elsewhere
 
 
 class Collector:
@@ -51,6 +60,8 @@ class Collector:
         window: steps up to a due one that are kept.
         auxiliary: the loss that `add_auxiliary` adds, or None.
         total_steps: optimizer steps of the whole training, for a weight that depends on it.
+        ranks: those whose batches the loss takes together, or None.
+        seed: of the random sample of a validation epoch.
     """
 
     def __init__(
@@ -61,10 +72,14 @@ class Collector:
         window: int,
         auxiliary: WassersteinLoss | None = None,
         total_steps: float = math.inf,
+        ranks: Ranks | None = None,
+        seed: int = 0,
     ) -> None:
         self._layers = [_Layer(tap) for tap in taps]
         self._every, self._window, self._auxiliary, self._total = every_n_steps, window, auxiliary, total_steps
+        self._joint = None if auxiliary is None else JointLoss(auxiliary, ranks)
         self._streams: dict[str, Stream] = {}
+        self._seed = seed
         self._step, self._due = -1, 0
 
     @property
@@ -82,6 +97,11 @@ class Collector:
         """The layers' dotted paths."""
         return [layer.tap.name for layer in self._layers]
 
+    def settle(self, names: Sequence[str]) -> None:
+        """Take the names of the layers that run, as other ranks have seen them."""
+        for layer, name in zip(self._layers, names, strict=True):
+            layer.tap.keep(name)
+
     def attach(self) -> None:
         """Put the hooks on."""
         for layer in self._layers:
@@ -98,10 +118,9 @@ class Collector:
 
     def begin(self, step: int) -> None:
         """Open the taps for a pass of ``step``, if it is needed for a reading or the loss."""
-        due = -(-step // self._every) * self._every
-        if due != self._due:
+        before, self._step, self._due = self._due, step, -(-step // self._every) * self._every
+        if self._due != before:
             self._forget()
-        self._step, self._due = step, due
         if self._auxiliary is not None:
             self._auxiliary.progress = min(step / self._total, 1.0)
         off: Mode = "watch" if self._kept else "off"
@@ -114,23 +133,35 @@ class Collector:
         for layer in self._layers:
             layer.alerted = any(name in layers for name in layer.tap.names)
 
-    def add_auxiliary(self, loss: Tensor) -> Tensor:
-        """Return ``loss`` plus the auxiliary loss of what this pass has caught so far.
+    def add_auxiliary(self, loss: Tensor) -> tuple[Tensor, Exception | None]:
+        """Return ``loss`` plus the auxiliary loss of what this pass has caught so far, and what was in the way of it.
 
-        Raises:
-            ValueError: nothing was caught.
+        On several ranks the terms are one exchange between them, which every rank joins whatever it has caught.
         """
-        assert self._auxiliary is not None, "called where there is an auxiliary loss"
+        assert self._joint is not None, "called where there is an auxiliary loss"
+        adding = list(filter(self._adds, self._layers))
+        rows, problems = [], []
+        for layer in adding:
+            try:
+                rows.append(self._rows(layer))
+            except Exception as error:  # others wait for this rank
+                rows.append(None)
+                problems.append(error)
         total = loss
-        for layer in filter(self._adds, self._layers):
-            views = layer.tap.views()
-            if not views:
+        for layer, own, term in zip(adding, rows, self._joint.terms(rows), strict=True):
+            if term is None:
                 why = layer.tap.why_blind
-                raise ValueError(f"the auxiliary loss needs the outputs of {layer.tap.name!r}, but {why}")
-            term = self._auxiliary(*views)
+                problems.append(ValueError(f"the auxiliary loss needs the outputs of {layer.tap.name!r}, but {why}"))
+                continue
             layer.term = term.detach()
-            total = total + term.to(device=loss.device, dtype=loss.dtype)
-        return total
+            if own is not None:
+                total = total + term.to(device=loss.device, dtype=loss.dtype)
+        return total, problems[0] if problems else None
+
+    def _rows(self, layer: _Layer) -> Tensor | None:
+        assert self._auxiliary is not None, "called where there is an auxiliary loss"
+        views = [view for view in layer.tap.views() if len(view)]
+        return self._auxiliary.rows(*views) if views else None
 
     def pause(self) -> None:
         """Close the taps before backward, where checkpointed layers run again.
@@ -150,8 +181,8 @@ class Collector:
             layer.tap.start("off")
             if views and self._kept:
                 layer.passes.append(views)
-                if layer.term is not None:
-                    layer.terms.append(layer.term)
+            if layer.term is not None and self._kept:
+                layer.terms.append(layer.term)
 
     def begin_validation(self) -> None:
         """Begin a validation epoch: its batches are added up, apart from the training's."""
@@ -168,19 +199,23 @@ class Collector:
             views = layer.tap.views()
             layer.tap.start("off")
             if views:
-                self._streams.setdefault(layer.tap.name, Stream()).add(views)
+                self._streams.setdefault(layer.tap.name, Stream(seed=self._seed)).add(views)
 
     def take_validation(self) -> list[Gathered]:
-        """Return what the validation epoch caught; nothing of layers that it did not call."""
+        """Return what the validation epoch caught, layer by layer."""
         streams, self._streams = self._streams, {}
-        return [Gathered(name, stream) for name, stream in streams.items()]
+        return [Gathered(name, streams.get(name)) for name in self.names]
+
+    def nothing(self, why: str) -> list[Gathered]:
+        """Return that nothing was caught, layer by layer."""
+        return [Gathered(name, None, {}, why) for name in self.names]
 
     def take(self) -> list[Gathered]:
         """Return what a due step and its window caught, layer by layer, and begin the next window."""
         gathered = []
         for layer in self._layers:
             extras: dict[str, Tensor | float] = {}
-            if self._auxiliary is not None and layer.passes:
+            if self._auxiliary is not None and (layer.passes or layer.terms):
                 added = torch.stack(layer.terms).mean() if layer.terms else 0.0
                 extras = {"aux_loss": added, "aux_weight": self._auxiliary.weight if self._adds(layer) else 0.0}
             sample = StepSample.of(layer.passes) if layer.passes else None

@@ -15,11 +15,12 @@ class Faults:
 
     Attributes:
         count: errors so far, of all kinds.
+        subject: what the reports begin with.
     """
 
     def __init__(self, subject: str) -> None:
         self.count = 0
-        self._subject = subject
+        self.subject = subject
         self._told: set[str] = set()
 
     def add(self, kind: str, error: BaseException | str, *, step: int | None = None) -> None:
@@ -29,4 +30,4 @@ class Faults:
             self._told.add(kind)
             at = "" if step is None else f" at step {step}"
             why = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
-            log.warning("%s: %s%s: %s; training goes on, more of it is only counted", self._subject, kind, at, why)
+            log.warning("%s: %s%s: %s; training goes on, more of it is only counted", self.subject, kind, at, why)

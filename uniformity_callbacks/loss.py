@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from uniformity_callbacks import measures
-from uniformity_callbacks.functional.embeddings import check_embeddings
+from uniformity_callbacks.functional.embeddings import check_embeddings, result
 from uniformity_callbacks.names import nearest
 from uniformity_callbacks.schedules import Constant, LinearDecay, Schedule, check_weight
 from uniformity_callbacks.statistics import unit_rows
@@ -102,6 +102,16 @@ class WassersteinLoss(nn.Module):
             ValueError: no view, not (n, d), or views of different d.
             TypeError: a view is not a floating-point tensor.
         """
+        rows = self.rows(*views)
+        return self.weigh(measures.w2(unit_rows(rows)), rows)
+
+    def rows(self, *views: Tensor) -> Tensor:
+        """Return the checked rows of all views together.
+
+        Raises:
+            ValueError: no view, not (n, d), or views of different d.
+            TypeError: a view is not a floating-point tensor.
+        """
         if not views:
             raise ValueError("views must be one or more (n, d) tensors, got none; call loss(z0, z1)")
         for k, view in enumerate(views):
@@ -109,9 +119,11 @@ class WassersteinLoss(nn.Module):
         if len({view.shape[1] for view in views}) > 1:
             shapes = ", ".join(str(tuple(view.shape)) for view in views)
             raise ValueError(f"views must have the same dimension d, got {shapes}; pass outputs of one layer")
-        rows = torch.cat(views)
-        value = self.weight * measures.w2(unit_rows(rows))  # in float64, which autocast leaves alone
-        return value if rows.dtype == torch.float64 else value.to(torch.float32)
+        return torch.cat(views)
+
+    def weigh(self, w2: Tensor, rows: Tensor) -> Tensor:
+        """Return weight x W2, which was computed in float64 that autocast leaves alone, in the rows' precision."""
+        return result(rows, self.weight * w2)
 
     def extra_repr(self) -> str:
         """Return the arguments, for ``repr``."""

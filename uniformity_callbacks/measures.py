@@ -35,14 +35,14 @@ _LEAST_FITTED = 3
 def w2(s: Statistics) -> Float[Tensor, ""]:
     """Return W2; sqrt(2), as for one point, if no row is valid."""
     # |mu|^2 + tr S is the mean squared length: exactly 1 on unit rows, but written so for rows taken as they are.
-    return _distance(s.square, s.trace_root, s.dims)
+    return distance(s.square, s.trace_root, s.dims)
 
 
 def w2_corrected(s: Statistics) -> Float[Tensor, ""]:
     """Return W2 of the population that the rows are a sample of; NaN with fewer than `LEAST_ROWS` valid rows."""
     if s.count < LEAST_ROWS:
         return torch.tensor(math.nan, dtype=torch.float64)
-    return _distance(s.square.detach().cpu(), torch.tensor(s.population.root_trace, dtype=torch.float64), s.dims)
+    return distance(s.square.detach().cpu(), torch.tensor(s.population.root_trace, dtype=torch.float64), s.dims)
 
 
 def dims_corrected(s: Statistics) -> Float[Tensor, ""]:
@@ -148,13 +148,24 @@ def potential(u: UnitRows, *, t: float = 2.0) -> Float[Tensor, ""]:
 
 def alignment(x: UnitRows, y: UnitRows, *, power: float = 2.0) -> Float[Tensor, ""]:
     """Return the mean distance to the ``power`` between rows of one number; NaN if no pair is valid."""
+    return mean_distance(*total_distance(x, y, power=power))
+
+
+def total_distance(x: UnitRows, y: UnitRows, *, power: float = 2.0) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Return the sum of the distances to the ``power`` between rows of one number, and how many pairs are valid."""
     both = x.valid & y.valid
     squares = torch.where(both[:, None], x.rows - y.rows, 0.0).square().sum(1)
     distances = squares if power == 2.0 else root(squares).pow(power)
-    return torch.where(both, distances, 0.0).sum() / torch.where(both.any(), both.sum(), math.nan)
+    return torch.where(both, distances, 0.0).sum(), both.sum().to(distances.dtype)
 
 
-def _distance(square: Tensor, trace_root: Tensor, d: int) -> Tensor:
+def mean_distance(total: Float[Tensor, "*k"], count: Float[Tensor, "*k"]) -> Float[Tensor, "*k"]:
+    """Return the mean; NaN where there is no pair."""
+    return total / torch.where(count > 0, count, math.nan)
+
+
+def distance(square: Float[Tensor, ""], trace_root: Float[Tensor, ""], d: int) -> Float[Tensor, ""]:
+    """Return W2 from the mean squared length, 1 for unit rows, and ``tr S^(1/2)``."""
     return root(square + 1.0 - 2.0 * trace_root / math.sqrt(d), above=_IDEAL_SQUARED)
 
 

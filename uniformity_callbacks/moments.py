@@ -12,7 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from uniformity_callbacks import spectrum
-from uniformity_callbacks.statistics import Statistics, UnitRows
+from uniformity_callbacks.statistics import Statistics, UnitRows, unit_rows
+
+_COUNTS = 5
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,27 @@ class Moments(Statistics):
         finite = (~u.lengths.isnan()).sum().to(lengths.dtype)
         counts = torch.stack([u.count, u.nonfinite, finite, lengths.sum(), lengths.square().sum()])
         return cls(counts, u.rows.sum(0), u.rows.T @ u.rows)
+
+    @classmethod
+    def zeros(cls, d: int) -> Moments:
+        """Return the sums over no rows."""
+        return cls.of(unit_rows(torch.zeros(0, d)))
+
+    @property
+    def flat(self) -> Float[Tensor, " m"]:
+        """All sums one after another."""
+        return torch.cat([part.flatten() for part in self._parts])
+
+    @classmethod
+    def unflatten(cls, flat: Float[Tensor, " m"], d: int) -> Moments:
+        """Return what `flat` came of."""
+        counts, total, products = torch.split(flat, [_COUNTS, d, d * d])
+        return cls(counts, total, products.view(d, d))
+
+    @staticmethod
+    def length(d: int) -> int:
+        """Return the number of sums in `flat`."""
+        return _COUNTS + d + d * d
 
     def __add__(self, other: Moments) -> Moments:
         """Return the sums over the rows of both."""

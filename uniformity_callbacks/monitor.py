@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from torch import nn
 
 from uniformity_callbacks.alerts import AlertBook
@@ -19,11 +20,13 @@ from uniformity_callbacks.arguments import (
     check_writers,
 )
 from uniformity_callbacks.collector import Collector
+from uniformity_callbacks.company import Company
 from uniformity_callbacks.driver import CLOSE_S, Driver
 from uniformity_callbacks.faults import Faults
 from uniformity_callbacks.journal import JournalWriter
 from uniformity_callbacks.loss import WassersteinLoss
 from uniformity_callbacks.panel import DEFAULT_METRICS, check_metrics
+from uniformity_callbacks.ranks import Ranks
 from uniformity_callbacks.reader import Outcome, Reader
 from uniformity_callbacks.responder import Responder
 from uniformity_callbacks.rules import Action, CollapseAlert
@@ -108,6 +111,7 @@ class UniformityMonitor(Driver):
         directory: str | Path = ".",
         record: bool = True,
         total_steps: float | None = None,
+        group: dist.ProcessGroup | None = None,
     ) -> None:
         """Put the hooks on a model and open the journal and the writers.
 
@@ -116,6 +120,8 @@ class UniformityMonitor(Driver):
             directory: where the journal goes by default.
             record: False writes nothing anywhere.
             total_steps: optimizer steps of the whole training, if known.
+            group: the ranks that train the model together, None for all of torch.distributed's, if it is initialised.
+                All must call every method but `state_dict` and `load_state_dict` together; the first of them records.
 
         Raises:
             ValueError: no such layer, or one twice; the journal cannot be written; the loss's weight depends on how
@@ -128,11 +134,18 @@ class UniformityMonitor(Driver):
         taps = [Tap(model, layer, output=self._output, views=self._views) for layer in self._layers]
         if len({tap.name for tap in taps}) < len(taps):
             raise ValueError(f"layer must name each layer once, got {', '.join(tap.name for tap in taps)}")
+        ranks = Ranks.of(model, group)
         collector = Collector(
-            taps, every_n_steps=self.every_n_steps, window=self.window, auxiliary=self.auxiliary, total_steps=total
+            taps,
+            every_n_steps=self.every_n_steps,
+            window=self.window,
+            auxiliary=self.auxiliary,
+            total_steps=total,
+            ranks=ranks if self.scope == "global" else None,
+            seed=0 if ranks is None else ranks.rank,
         )
         journal, feeds = None, []
-        if record:
+        if record and (ranks is None or ranks.is_first):
             feeds = [Feed(writer) for writer in self.writers]
             path = self._journal_path or Path(directory) / JOURNAL_NAME
             run = {"layers": collector.names, "every_n_steps": self.every_n_steps, "prefix": self.prefix}
@@ -140,23 +153,29 @@ class UniformityMonitor(Driver):
             self._journal_path, self._resume = journal.path, True
         self._reader = Reader(self.metrics, self._book, faults=self.faults, journal=journal, feeds=feeds)
         self._collector = collector
-        self._attached()
+        self._attached(None if ranks is None else Company(ranks, metrics=self.metrics, scope=self.scope))
         collector.attach()
 
-    def close(self) -> list[Outcome]:
-        """Take the hooks off, finish all readings, flush and close journal and writers; return what was left."""
+    def close(self, *, together: bool = False) -> list[Outcome]:
+        """Take the hooks off, finish all readings, flush and close journal and writers; return what was left.
+
+        Args:
+            together: on several ranks, that all of them close now: then all get what was left.
+        """
         collector, self._collector = self._collector, None
-        reader, self._reader = self._reader, None
-        if collector is None or reader is None:
+        if collector is None or self._reader is None:
             return []
         collector.detach()
         self._resumed = False
         self._started = True  # whatever goes wrong from here on must not hide why training ended
+        ready = self._finished(CLOSE_S)
         outcomes: list[Outcome] = []
         with self._kept_from_training("close"):
-            reader.settle(CLOSE_S)
-            outcomes = self._responder.act(reader.collect())
+            outcomes = self._act(self._company.tell(ready) if together and self._company is not None else ready)
+        reader, self._reader = self._reader, None
+        with self._kept_from_training("close"):
             reader.close(CLOSE_S)
+        self._company = None
         return outcomes
 
     def state_dict(self) -> dict[str, Any]:

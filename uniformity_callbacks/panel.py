@@ -31,6 +31,8 @@ def _each(measure: Callable[..., Tensor]) -> Metric:
 def _alignment(views: Views) -> Tensor | None:
     """Average over all pairs of views."""
     rows = views.rows
+    if views.aligned is not None:
+        return measures.mean_distance(*views.aligned.unbind(1)).mean()
     if len(rows) < 2 or not views.paired:
         return None
     pairs = [measures.alignment(a, b) for k, a in enumerate(rows) for b in rows[k + 1 :]]

@@ -25,6 +25,7 @@ class Responder:
         last: the newest values, by full key.
         should_stop: an alert asks to end training.
         announce: called with the text of each alert; logs a warning by default.
+        speaks: whether alerts are announced; of several ranks one does.
         waiting: outcomes of the run that is resumed which it had not acted on yet.
     """
 
@@ -32,6 +33,7 @@ class Responder:
         self.last: dict[str, float] = {}
         self.should_stop = False
         self.announce: Callable[[str], None] = log.warning
+        self.speaks = True
         self.waiting: list[Outcome] = []
         self._book, self._faults = book, faults
         self._standing: set[tuple[str, str]] = set()
@@ -55,6 +57,12 @@ class Responder:
             for alert in outcome.alerts:
                 self._act(alert)
         return outcomes
+
+    def follow(self, outcomes: list[Outcome]) -> None:
+        """Have the rules see readings that another rank has judged, so that they remember the same."""
+        for outcome in outcomes:
+            if outcome.reading.stage == "train":
+                self._book.update(outcome.reading)
 
     def enforce(self) -> None:
         """Raise the error of an alert whose action is "raise", once.
@@ -88,7 +96,8 @@ class Responder:
         self.last, self._standing, self.waiting = last, standing, waiting
 
     def _act(self, alert: Alert) -> None:
-        self.announce(f"uniformity: {alert.message}")
+        if self.speaks:
+            self.announce(f"uniformity: {alert.message}")
         if alert.recovered:
             self._standing.discard((alert.layer, alert.kind))
             return

@@ -34,11 +34,14 @@ class Views:
         each: first and second moments of each view.
         rows: the views' rows: all of them, or a random sample of rows, the same ones of each view.
         paired: whether row i of each view is of the same image.
+        aligned: (pairs of views, 2): the sum of squared distances between their rows and how many that is; None where
+            it is to be taken from the rows.
     """
 
     each: tuple[Statistics, ...]
     rows: tuple[UnitRows, ...]
     paired: bool = True
+    aligned: Tensor | None = None
 
     @cached_property
     def whole(self) -> Statistics:
@@ -89,6 +92,27 @@ class StepSample:
         return Views.of(self.raw, paired=self.paired)
 
 
+@dataclass(frozen=True)
+class Sums:
+    """What ranks exchanged instead of rows.
+
+    Attributes:
+        each: moments of each view.
+        rows: a random sample of each view's rows, or none.
+        aligned: as `Views` has it.
+    """
+
+    each: tuple[Moments, ...]
+    rows: tuple[Tensor, ...] = ()
+    aligned: Tensor | None = None
+
+    def views(self) -> Views:
+        """Prepare them."""
+        rows = tuple(unit_rows(view.cpu()) for view in self.rows)
+        aligned = None if self.aligned is None else self.aligned.cpu()
+        return Views(tuple(moments.cpu() for moments in self.each), rows, bool(rows), aligned)
+
+
 class Stream:
     """Adds up a whole set of rows, batch by batch, in memory that does not grow with it.
 
@@ -97,13 +121,20 @@ class Stream:
 
     Args:
         sampled: rows of each view to keep.
+        seed: of the generator.
+
+    Attributes:
+        counts: rows added of each view.
+        like: no rows (0, d), of the type of those added.
     """
 
-    def __init__(self, sampled: int = ROWS_SAMPLED) -> None:
+    def __init__(self, sampled: int = ROWS_SAMPLED, *, seed: int = 0) -> None:
         self._sampled = sampled
+        self.counts: list[int] = []
+        self.like = torch.empty(0, 0)
         self._waiting: list[list[Tensor]] = []  # view by view, raw batches that are not yet added up
         self._moments: list[Moments | None] = []
-        self._generator = torch.Generator().manual_seed(0)
+        self._generator = torch.Generator().manual_seed(seed)
         self._keys = torch.empty(0, dtype=torch.float64)
         self._kept: Tensor | None = None  # (rows, views, d), raw
         self._uneven = False
@@ -114,19 +145,41 @@ class Stream:
             if k == len(self._waiting):
                 self._waiting.append([])
                 self._moments.append(None)
+                self.counts.append(0)
             self._waiting[k].append(view.detach())
+            self.counts[k] += len(view)
+            self.like = view[:0].detach()
             if sum(map(len, self._waiting[k])) >= max(_FOLD_ROWS, view.shape[1]):
                 self._fold(k)
         self._sample(views)
 
-    def views(self) -> Views:
-        """Prepare what was added."""
-        if all(moments is None for moments in self._moments):
-            return Views.of([torch.cat(waiting) for waiting in self._waiting], paired=not self._uneven)
+    @property
+    def is_whole(self) -> bool:
+        """Whether all rows are kept, since they were too few to be added up."""
+        return all(moments is None for moments in self._moments)
+
+    @property
+    def whole(self) -> StepSample:
+        """All rows, where they are kept."""
+        return StepSample(tuple(torch.cat(waiting) for waiting in self._waiting), not self._uneven)
+
+    @property
+    def sums(self) -> list[Moments]:
+        """The moments of each view."""
         for k in range(len(self._waiting)):
             self._fold(k)
-        rows = () if self._kept is None else tuple(unit_rows(view.cpu()) for view in self._kept.unbind(1))
-        return Views(tuple(moments.cpu() for moments in self._moments if moments is not None), rows)
+        return [moments for moments in self._moments if moments is not None]
+
+    @property
+    def sample(self) -> tuple[Tensor, Tensor] | None:
+        """Keys (m,), descending where not all rows are kept, and rows (m, views, d); None if pairs cannot be told."""
+        return None if self._kept is None else (self._keys, self._kept)
+
+    def views(self) -> Views:
+        """Prepare what was added."""
+        if self.is_whole:
+            return self.whole.views()
+        return Sums(tuple(self.sums), () if self._kept is None else self._kept.unbind(1)).views()
 
     def _fold(self, k: int) -> None:
         if self._waiting[k]:
@@ -151,7 +204,7 @@ class Stream:
         self._keys, self._kept = keys, rows
 
 
-Sample = StepSample | Stream
+Sample = StepSample | Stream | Sums
 """Rows that wait to be measured: ``views()`` prepares them, where time does not matter."""
 
 

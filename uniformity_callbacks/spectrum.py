@@ -41,8 +41,7 @@ def eigenvalues(symmetric: Float[Tensor, "k k"], *, scale: Float[Tensor, ""] | N
             difference of larger ones.
     """
     values = torch.linalg.eigvalsh(symmetric)
-    top = values[-1] if scale is None else torch.maximum(values[-1], scale)
-    noise = _EIGENVALUE_NOISE * torch.finfo(values.dtype).eps * top.detach()
+    noise = _EIGENVALUE_NOISE * torch.finfo(values.dtype).eps * _largest(values, scale).detach()
     return torch.where(values > noise, values, 0.0)
 
 
@@ -85,7 +84,7 @@ def nuclear_norm(c: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
         c: finite float64 matrix (n, d).
     """
     if not (torch.is_grad_enabled() and c.requires_grad):
-        return _norm_and_root(c)[0] if by_products(c) else root(eigenvalues(gram(c))).sum()
+        return norm_and_root(gram(c))[0] if by_products(c) else root(eigenvalues(gram(c))).sum()
     norm: Tensor = _NuclearNorm.apply(c)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return norm
 
@@ -95,24 +94,40 @@ def by_products(c: Tensor) -> bool:
     return c.device.type != "cpu"  # not is_cuda: without a GPU, tests take this path on the meta device
 
 
-def _norm_and_root(c: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the nuclear norm and the inverse root of the smaller Gram matrix."""
-    if by_products(c):
-        return nuclear_norm_and_root(gram(c))
-    values, vectors = torch.linalg.eigh(gram(c))
-    noise = _EIGENVALUE_NOISE * torch.finfo(c.dtype).eps * values[-1]
+def norm_and_root(
+    symmetric: Float[Tensor, "k k"], *, scale: Float[Tensor, ""] | None = None
+) -> tuple[Float[Tensor, ""], Float[Tensor, "k k"]]:
+    """Return the nuclear norm of ``c`` and the inverse root of its Gram matrix, which the polar factor comes of.
+
+    Args:
+        symmetric: the Gram matrix of ``c``, float64.
+        scale: as for `eigenvalues`.
+    """
+    if by_products(symmetric):
+        return nuclear_norm_and_root(symmetric)
+    values, vectors = torch.linalg.eigh(symmetric)
+    noise = _EIGENVALUE_NOISE * torch.finfo(values.dtype).eps * _largest(values, scale)
     singular = root(torch.where(values > noise, values, 0.0))
     # Strictly greater: where all rows are zero nothing is kept, and the gradient is zero rather than 0 / 0.
     kept = singular > RESOLUTION * singular[-1]
     # Noise on top, or weak directions whose eigenvalue round-off made smaller would get more than their share.
-    inverse = torch.where(kept, (values + noise).clamp(min=torch.finfo(c.dtype).tiny).rsqrt(), 0.0)
+    inverse = torch.where(kept, (values + noise).clamp(min=torch.finfo(values.dtype).tiny).rsqrt(), 0.0)
     return singular.sum(), (vectors * inverse) @ vectors.T
+
+
+def _largest(values: Tensor, scale: Tensor | None) -> Tensor:
+    return values[-1] if scale is None else torch.maximum(values[-1], scale)
+
+
+def polar_factor(c: Float[Tensor, "n d"], inverse_root: Float[Tensor, "k k"]) -> Float[Tensor, "n d"]:
+    """Return ``c (c^T c)^(-1/2)``, the gradient of the nuclear norm, from the inverse root of `gram`."""
+    return inverse_root @ c if c.shape[0] < c.shape[1] else c @ inverse_root
 
 
 class _NuclearNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, c: Tensor) -> Tensor:
-        norm, inverse_root = _norm_and_root(c)
+        norm, inverse_root = norm_and_root(gram(c))
         ctx.save_for_backward(c, inverse_root)
         return norm
 
@@ -120,6 +135,5 @@ class _NuclearNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
         c, inverse_root = ctx.saved_tensors  # type: ignore[attr-defined]
-        polar = inverse_root @ c if c.shape[0] < c.shape[1] else c @ inverse_root
-        result: Tensor = grad * polar
+        result: Tensor = grad * polar_factor(c, inverse_root)
         return result

@@ -123,12 +123,17 @@ class Tap:
             if len(self._caught) > 1:
                 ran = ", ".join(sorted(self._caught))
                 raise ValueError(f"layer=None found more than one projector that is run: {ran}; name one of them")
-            (kept,) = self._caught
-            for name in self._candidates.keys() - {kept}:
-                if name in self._handles:
-                    self._handles.pop(name).remove()
-            self._candidates = {kept: self._candidates[kept]}
+            self.keep(*self._caught)
         return next(iter(self._caught.values()), [])
+
+    def keep(self, kept: str) -> None:
+        """Leave all candidates but this one, if it is one of them."""
+        if kept not in self._candidates:
+            return
+        for name in self._candidates.keys() - {kept}:
+            if name in self._handles:
+                self._handles.pop(name).remove()
+        self._candidates = {kept: self._candidates[kept]}
 
     def _collect(self, name: str, output: Any) -> None:
         if self._mode == "off":
