@@ -22,6 +22,7 @@ class _Layer:
 
     tap: Tap
     alerted: bool = False
+    entered: bool = False
     term: Tensor | None = None
     passes: list[list[Tensor]] = field(default_factory=list)
     terms: list[Tensor] = field(default_factory=list)
@@ -81,6 +82,7 @@ class Collector:
         self._streams: dict[str, Stream] = {}
         self._seed = seed
         self._step, self._due = -1, 0
+        self._open = self._paused = self._repeated = False
 
     @property
     def step(self) -> int:
@@ -91,6 +93,11 @@ class Collector:
     def is_due(self) -> bool:
         """Whether that step is to be read."""
         return self._step == self._due
+
+    @property
+    def wants_auxiliary(self) -> bool:
+        """Whether a pass is open whose auxiliary loss has not been added yet."""
+        return self._open and any(map(self._lacks, self._layers))
 
     @property
     def names(self) -> list[str]:
@@ -116,8 +123,13 @@ class Collector:
         """Take the step that the run begins at."""
         self._step = step
 
-    def begin(self, step: int) -> None:
-        """Open the taps for a pass of ``step``, if it is needed for a reading or the loss."""
+    def begin(self, step: int, *, accumulating: bool = False) -> None:
+        """Open the taps for a pass of ``step``, if it is needed for a reading or the loss.
+
+        Args:
+            step: the step that the pass is part of.
+            accumulating: the auxiliary loss is in gradients that no optimizer has used yet: it is not added again.
+        """
         before, self._step, self._due = self._due, step, -(-step // self._every) * self._every
         if self._due != before:
             self._forget()
@@ -125,37 +137,55 @@ class Collector:
             self._auxiliary.progress = min(step / self._total, 1.0)
         off: Mode = "watch" if self._kept else "off"
         for layer in self._layers:
-            layer.term = None
-            layer.tap.start("train" if self._adds(layer) else off)
+            layer.term, layer.entered = None, accumulating and layer.entered
+            layer.tap.start("train" if self._lacks(layer) else off)
+        self._open, self._paused, self._repeated = True, False, False
+
+    def repeat(self) -> None:
+        """Begin the pass anew if it was paused: an optimizer evaluates the same batch once more.
+
+        The loss gets the new views; the reading keeps those that came first, before the optimizer moved the weights.
+        """
+        if not (self._open and self._paused):
+            return
+        self.end_pass()
+        self._open, self._repeated = True, True
+        for layer in self._layers:
+            layer.entered = False
+            layer.tap.start("train" if self._lacks(layer) else "off")
 
     def alert(self, layers: Collection[str]) -> None:
         """Take the names of the layers that are collapsing: a loss that waits for an alert is on for these."""
         for layer in self._layers:
             layer.alerted = any(name in layers for name in layer.tap.names)
 
-    def add_auxiliary(self, loss: Tensor) -> tuple[Tensor, Exception | None]:
+    def add_auxiliary(self, loss: Tensor, *, required: bool = True) -> tuple[Tensor, Exception | None]:
         """Return ``loss`` plus the auxiliary loss of what this pass has caught so far, and what was in the way of it.
 
         On several ranks the terms are one exchange between them, which every rank joins whatever it has caught.
+
+        Args:
+            loss: the training loss.
+            required: False says nothing of layers that have caught nothing, and lets the term enter only once.
         """
         assert self._joint is not None, "called where there is an auxiliary loss"
-        adding = list(filter(self._adds, self._layers))
-        rows, problems = [], []
-        for layer in adding:
+        adding = [self._adds(layer) if required else self._lacks(layer) for layer in self._layers]
+        rows: list[Tensor | None] = []
+        problems: list[Exception] = []
+        for layer, adds in zip(self._layers, adding, strict=True):
+            rows.append(None)
             try:
-                rows.append(self._rows(layer))
+                rows[-1] = self._rows(layer) if adds else None
             except Exception as error:  # others wait for this rank
-                rows.append(None)
                 problems.append(error)
+        terms = self._joint.terms(rows)
         total = loss
-        for layer, own, term in zip(adding, rows, self._joint.terms(rows), strict=True):
-            if term is None:
-                why = layer.tap.why_blind
-                problems.append(ValueError(f"the auxiliary loss needs the outputs of {layer.tap.name!r}, but {why}"))
-                continue
-            layer.term = term.detach()
-            if own is not None:
-                total = total + term.to(device=loss.device, dtype=loss.dtype)
+        for layer, adds, own, term in zip(self._layers, adding, rows, terms, strict=True):
+            if adds and term is not None:
+                layer.term, layer.entered = term.detach(), True
+                total = total if own is None else total + term.to(device=loss.device, dtype=loss.dtype)
+            elif adds and required:
+                problems.append(self._missing(layer))
         return total, problems[0] if problems else None
 
     def _rows(self, layer: _Layer) -> Tensor | None:
@@ -163,23 +193,39 @@ class Collector:
         views = [view for view in layer.tap.views() if len(view)]
         return self._auxiliary.rows(*views) if views else None
 
+    def require_auxiliary(self) -> None:
+        """Check that the auxiliary loss was added.
+
+        Raises:
+            ValueError: it was not.
+        """
+        for layer in filter(self._lacks, self._layers):
+            raise self._missing(layer)
+
     def pause(self) -> None:
         """Close the taps before backward, where checkpointed layers run again.
 
         Raises:
             ValueError: a layer ran, but its output could not be taken.
         """
+        self._paused = True
         caught = [layer.tap for layer in self._layers if layer.tap.stop()]
         for tap in caught:
             if not tap.views() and tap.problem:
                 raise ValueError(f"layer {tap.problem}")
 
+    def resume(self) -> None:
+        """Open the taps again of the layers that had no part in the backward."""
+        for layer in self._layers:
+            layer.tap.resume()
+
     def end_pass(self) -> None:
         """Take over what the pass caught, without its graph."""
+        self._open = False
         for layer in self._layers:
             views = [view.detach() for view in layer.tap.views()]
             layer.tap.start("off")
-            if views and self._kept:
+            if views and self._kept and not self._repeated:
                 layer.passes.append(views)
             if layer.term is not None and self._kept:
                 layer.terms.append(layer.term)
@@ -226,6 +272,16 @@ class Collector:
 
     def _adds(self, layer: _Layer) -> bool:
         return self._auxiliary is not None and (self._auxiliary.when == "always" or layer.alerted)
+
+    def _lacks(self, layer: _Layer) -> bool:
+        return self._adds(layer) and not layer.entered
+
+    @staticmethod
+    def _missing(layer: _Layer) -> ValueError:
+        name, why = layer.tap.name, layer.tap.why_blind
+        if layer.tap.views():
+            return ValueError(f"the auxiliary loss was not added: no backward that it could enter came after {name!r}")
+        return ValueError(f"the auxiliary loss needs the outputs of {name!r}, but {why}")
 
     @property
     def _kept(self) -> bool:

@@ -36,7 +36,8 @@ class Driver:
 
     A run begins by `start`. A step is: `begin`, the forward passes, `add_auxiliary` (where there is a loss), `pause`
     before backward, `end_pass` after it; after the optimizer's step `finish`, which returns the readings that are
-    ready. A validation epoch is: `begin_validation`, around each batch `begin_validation_batch` and
+    ready. Where several backwards follow each other in a pass, each has its own `add_auxiliary` and `pause`, and
+    `resume` comes after it. A validation epoch is: `begin_validation`, around each batch `begin_validation_batch` and
     `end_validation_batch`, `finish_validation`.
 
     Up to the end of the first `finish` errors are raised; after it the first of each kind is logged, all are counted in
@@ -85,26 +86,55 @@ class Driver:
             self._responder.reset()
         self._collecting.alert(self._responder.collapsed)
 
-    def begin(self, step: int) -> None:
-        """Begin a forward and backward pass of optimizer step ``step``; passes of one step are read together."""
+    def begin(self, step: int, *, accumulating: bool = False) -> None:
+        """Begin a forward and backward pass of optimizer step ``step``; passes of one step are read together.
+
+        Args:
+            step: the optimizer step.
+            accumulating: the auxiliary loss is in gradients that no optimizer has used yet: it is not added again.
+        """
         with self._kept_from_training("begin"):
             if not self._begun:
                 self.start(step)
-            self._collecting.begin(step)
+            self._collecting.begin(step, accumulating=accumulating)
 
-    def add_auxiliary(self, loss: Tensor) -> Tensor:
+    def repeat(self) -> None:
+        """Begin the pass anew if it was paused already: an optimizer evaluates the same batch once more."""
+        with self._kept_from_training("begin"):
+            self._collecting.repeat()
+
+    @property
+    def wants_auxiliary(self) -> bool:
+        """Whether a pass is open whose auxiliary loss has not been added yet."""
+        return self._collector is not None and self._collector.wants_auxiliary
+
+    def add_auxiliary(self, loss: Tensor, *, required: bool = True) -> Tensor:
         """Return ``loss`` plus the auxiliary loss of the views that this pass has captured so far.
 
+        Args:
+            loss: the training loss.
+            required: False leaves the loss as it is if nothing was captured yet, as one of several losses of a step
+                may come before the layer is called; `wants_auxiliary` says whether it was added.
+
         Raises:
-            ValueError: in the first step, if nothing was captured.
+            ValueError: in the first step, if nothing was captured, unless it is not required of this loss.
         """
         if self.auxiliary is None:
             return loss
         with self._kept_from_training("the auxiliary loss"):
-            loss, problem = self._collecting.add_auxiliary(loss)
+            loss, problem = self._collecting.add_auxiliary(loss, required=required)
             if problem is not None:
                 raise problem
         return loss
+
+    def require_auxiliary(self) -> None:
+        """Say so if the pass ends without the auxiliary loss in it; to be called before `end_pass`.
+
+        Raises:
+            ValueError: in the first step.
+        """
+        with self._kept_from_training("the auxiliary loss"):
+            self._collecting.require_auxiliary()
 
     def pause(self) -> None:
         """Collect no more in this pass: checkpointed layers run again in backward.
@@ -114,6 +144,11 @@ class Driver:
         """
         with self._kept_from_training("capture"):
             self._collecting.pause()
+
+    def resume(self) -> None:
+        """Collect again after a backward in which the layer had no part, if more forward passes are to come."""
+        with self._kept_from_training("capture"):
+            self._collecting.resume()
 
     def end_pass(self) -> None:
         """Take over what the pass captured and let go of its graph."""

@@ -61,17 +61,20 @@ class JointLoss:
         An accelerator is not waited for: there a rank sends what has room, and all make more at the next call.
         """
         at_once = channel.ranks.answers_at_once
-        late = not at_once and self._misfit is not None and bool(self._misfit.any())
+        late = not at_once and self._misfit is not None and bool(self._misfit)
         shapes = self._agree(channel, rows) if late or self._shapes is None else self._shapes
         while any(shapes):
             sums = by_moments(shapes, channel.ranks.size)
             sent = [z[:0] if sums and z is not None else z for z in rows]  # sums take as much room of any rows
             fit = all(z is None or (s is not None and s.has_room_for(z)) for s, z in zip(shapes, sent, strict=True))
-            misfit = torch.tensor([[float(not fit)]], dtype=torch.float64)
+            head = torch.tensor([[not fit, *(0 if z is None else len(z) for z in rows)]], dtype=torch.float64)
             exchange = self._exchange_moments if sums else self._exchange_rows
-            self._misfit, wholes = exchange(channel.ranks, shapes, misfit, rows)
-            if not (at_once and bool(self._misfit.any())):
-                return wholes
+            told, wholes = exchange(channel.ranks, shapes, head, rows)
+            self._misfit = told[0]
+            if not (at_once and bool(self._misfit)):
+                # A rank that has rows knows, without waiting for the device, that they were seen.
+                seen = [z is not None or bool(told[1 + k]) for k, z in enumerate(rows)]
+                return [whole if see else None for whole, see in zip(wholes, seen, strict=True)]
             shapes = self._agree(channel, rows)
         return [None] * len(rows)
 
@@ -83,9 +86,9 @@ class JointLoss:
         return shapes
 
     def _exchange_rows(
-        self, ranks: Ranks, shapes: Sequence[Shape | None], misfit: Tensor, rows: Sequence[Tensor | None]
+        self, ranks: Ranks, shapes: Sequence[Shape | None], head: Tensor, rows: Sequence[Tensor | None]
     ) -> tuple[Tensor, list[_Whole | None]]:
-        parts: list[tuple[Shape, Tensor | None]] = [(Shape.of(misfit), misfit)]
+        parts: list[tuple[Shape, Tensor | None]] = [(Shape.of(head), head)]
         for shape, z in zip(shapes, rows, strict=True):
             if shape is not None:
                 parts.append((shape, z[: shape.n] if z is not None and shape.has_room_for(z[:0]) else None))
@@ -98,12 +101,12 @@ class JointLoss:
             norm, inverse = spectrum.norm_and_root(spectrum.gram(u.centred))
             own = spectrum.polar_factor(u.centred, inverse)[ranks.rank * shape.n :][: 0 if sent is None else len(sent)]
             wholes[k] = _Whole.of(norm, own, u.count, ranks.size, shape)
-        return told, wholes
+        return told.sum(0)[0], wholes
 
     def _exchange_moments(
-        self, ranks: Ranks, shapes: Sequence[Shape | None], misfit: Tensor, rows: Sequence[Tensor | None]
+        self, ranks: Ranks, shapes: Sequence[Shape | None], head: Tensor, rows: Sequence[Tensor | None]
     ) -> tuple[Tensor, list[_Whole | None]]:
-        parts, own = [misfit[0]], []
+        parts, own = [head[0]], []
         for k, (shape, z) in enumerate(zip(shapes, rows, strict=True)):
             d = 0 if shape is None else shape.d
             u = unit_rows(z if z is not None and z.shape[1] == d else torch.zeros(0, d))

@@ -46,6 +46,7 @@ class Tap:
         self._handles: dict[str, RemovableHandle] = {}
         self._caught: dict[str, list[Tensor]] = {}
         self._mode: Mode = "off"
+        self._stopped: Mode = "off"
         self._unused: str | None = None
         self.problem: str | None = None
         """Why an output could not be taken, in words, or None."""
@@ -104,14 +105,19 @@ class Tap:
             mode: "watch" detached, "train" with the graph, "validate" detached and without gradients, too.
         """
         self._caught = {}
-        self._mode = mode
+        self._mode = self._stopped = mode
         if mode != "off":
             self.problem = self._unused = None
 
     def stop(self) -> bool:
         """Collect no more, return whether we did; what was collected stays until the next `start`."""
-        was_open, self._mode = self._mode != "off", "off"
-        return was_open
+        self._stopped, self._mode = self._mode, "off"
+        return self._stopped != "off"
+
+    def resume(self) -> None:
+        """Go on collecting after `stop` if nothing was: it was the backward of a loss that has no part in the layer."""
+        if not self._caught:
+            self._mode = self._stopped
 
     def views(self) -> list[Tensor]:
         """Return the views collected since `start`, (n, d) each, in the order of the calls.
