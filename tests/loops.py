@@ -20,7 +20,8 @@ def step(monitor, model, k, *batches, loss=None):
     """One optimizer step of a plain loop, with one pass for each pair of views."""
     for x0, x1 in batches:
         monitor.begin(k)
-        total = (model(x0) - model(x1)).square().mean()
+        z0, z1 = model(x0), model(x1)
+        total = (z0 - z1).square().mean() if loss is None else loss(z0, z1)
         total = monitor.add_auxiliary(total)
         monitor.pause()
         total.backward()

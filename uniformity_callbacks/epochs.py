@@ -16,7 +16,7 @@ from uniformity_callbacks.moments import Moments
 from uniformity_callbacks.pool import prepared
 from uniformity_callbacks.ranks import Channel, Message, Ranks
 from uniformity_callbacks.sample import ROWS_SAMPLED, Sample, StepSample, Stream, Sums
-from uniformity_callbacks.shapes import Shape, pack, unpack
+from uniformity_callbacks.shapes import NO_ROWS, Shape, pack, unpack
 
 _SPREAD = 6.0
 """Standard deviations by which a rank's part of a random sample may exceed its share of all rows."""
@@ -96,7 +96,7 @@ class EpochPool:
                 raise ValueError(f"{g.layer} must have outputs of one dimension and type on all ranks, got {kinds}")
         rank, device = self._ranks.rank, self._ranks.device
         message: Message = {"layers": [], "trouble": ""}
-        message, body = prepared(message, partial(_send, layers, streams, rank, device), pack([], device))
+        message, body = prepared(message, partial(_send, layers, streams, rank, device), NO_ROWS)
         messages, bodies = self._rows.gather(message, body)
         total = None
         if lengths := [Moments.length(d) for layer in layers for d in layer.sums]:

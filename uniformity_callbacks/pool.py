@@ -17,7 +17,7 @@ from uniformity_callbacks.moments import Moments
 from uniformity_callbacks.ranks import Channel, Message, Ranks
 from uniformity_callbacks.reader import Outcome
 from uniformity_callbacks.sample import StepSample, Sums
-from uniformity_callbacks.shapes import Shape, agree, by_moments, pack, unpack
+from uniformity_callbacks.shapes import NO_ROWS, Shape, agree, by_moments, pack, unpack
 from uniformity_callbacks.statistics import UnitRows, unit_rows
 
 NEEDS_ROWS = frozenset({"lu"})
@@ -117,7 +117,7 @@ class Pool:
                 return messages, _split(total, shapes, messages) if self.ranks.is_first else []
             self._agree(messages)
         parts = [(Shape.of(view), view) for views in own for view in views]
-        message, body = prepared(message, partial(pack, parts, self.ranks.device), pack([], self.ranks.device))
+        message, body = prepared(message, partial(pack, parts, self.ranks.device), NO_ROWS)
         messages, bodies = self._steps.gather(message, body)
         return messages, _join(messages, bodies) if self.ranks.is_first else []
 

@@ -8,6 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+NO_ROWS = torch.empty(0, dtype=torch.uint8)
+"""What `pack` makes of nothing."""
+
 
 class Shape(NamedTuple):
     """What a rank has of a layer, as it tells the others: how many rows, of which dimension and type."""
@@ -76,7 +79,7 @@ def pack(parts: Sequence[tuple[Shape, Tensor | None]], device: torch.device) -> 
         if rows is not None:
             block.view(shape.dtype)[: rows.numel()] = rows.flatten()
         blocks.append(block)
-    return torch.cat(blocks) if blocks else torch.empty(0, dtype=torch.uint8, device=device)
+    return torch.cat(blocks) if blocks else NO_ROWS.to(device)
 
 
 def unpack(packed: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
