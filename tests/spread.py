@@ -1,4 +1,7 @@
-"""Ranks: real processes in a gloo group, forked, so that a test can say what they do in a function of its own."""
+"""Ranks: real processes in a gloo group, forked from a server that has imported what they need and computed nothing.
+
+Forked from pytest itself they hang now and then: in a lock that a thread of the parent's held.
+"""
 
 import contextlib
 import faulthandler
@@ -14,35 +17,41 @@ import torch
 import torch.distributed as dist
 
 WATCHDOG_S = 60.0
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["pytest", "torch.distributed", "uniformity_callbacks", "lightning.pytorch"])
 
 
 def spread(size, work, *args, timeout=WATCHDOG_S):
-    """Return what ``work(rank, *args)`` returns on each of ``size`` ranks; fails if one does, or hangs."""
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
+    """Return what ``work(rank, *args)`` returns on each of ``size`` ranks; fails if one does, or hangs.
+
+    ``work`` is a function of a test module; it and its arguments are pickled.
+    """
+    results = _CONTEXT.Queue()
     with tempfile.TemporaryDirectory() as folder:
         processes = [
-            context.Process(target=_rank, args=(rank, size, f"{folder}/store", results, timeout, work, args))
+            _CONTEXT.Process(target=_rank, args=(rank, size, f"{folder}/store", results, timeout, work, args))
             for rank in range(size)
         ]
         for process in processes:
             process.start()
-        got, until = {}, time.monotonic() + timeout + 5
-        with contextlib.suppress(queue.Empty):
-            while len(got) < size:
-                rank, result, error = results.get(timeout=max(0.1, until - time.monotonic()))
-                assert error is None, f"rank {rank}: {error}"
-                got[rank] = pickle.loads(result)
-        for process in processes:
-            process.join(5)
-            process.kill()
+        got, until = {}, time.monotonic() + timeout + 15
+        try:
+            with contextlib.suppress(queue.Empty):
+                while len(got) < size:
+                    rank, result, error = results.get(timeout=max(0.1, until - time.monotonic()))
+                    assert error is None, f"rank {rank}: {error}"
+                    got[rank] = pickle.loads(result)
+        finally:
+            for process in processes:
+                process.join(5 if len(got) == size else 0.2)
+                process.kill()
     assert len(got) == size, f"ranks {sorted(set(range(size)) - set(got))} hung; their stacks are above"
     return [got[rank] for rank in range(size)]
 
 
 def _rank(rank, size, store, results, timeout, work, args):
     faulthandler.dump_traceback_later(timeout, exit=True)
-    torch.set_num_threads(1)  # threads of the parent's pool do not live here
+    torch.set_num_threads(1)
     os.environ |= {"LOCAL_RANK": str(rank), "RANK": str(rank), "WORLD_SIZE": str(size)}
     result = error = None
     try:
@@ -56,4 +65,4 @@ def _rank(rank, size, store, results, timeout, work, args):
     results.put((rank, pickle.dumps(result), error))
     results.close()
     results.join_thread()
-    os._exit(0)  # nothing that the parent would do at its end
+    os._exit(0)  # a rank that waits for another for ever must not keep this one
