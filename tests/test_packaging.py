@@ -6,7 +6,18 @@ from pathlib import Path
 import uniformity_callbacks
 
 PACKAGE = Path(uniformity_callbacks.__file__).parent
-ORDER = ["names", "schedules", "polar", "spectrum", "sample_size", "statistics", "moments", "sample", "measures"]
+ORDER = [
+    "names",
+    "schedules",
+    "polar",
+    "spectrum",
+    "sample_size",
+    "statistics",
+    "moments",
+    "sample",
+    "gathered",
+    "measures",
+]
 ORDER += ["functional.embeddings", "functional.wasserstein", "functional.spread", "functional.rank", "functional"]
 ORDER += [
     "loss",
@@ -24,7 +35,7 @@ ORDER += [
     "worker",
     "writers",
 ]
-ORDER += ["reader", "pool", "epochs", "company", "responder", "driver", "arguments", "monitor"]
+ORDER += ["reader", "pool", "epochs", "company", "responder", "desk", "driver", "arguments", "monitor"]
 FOUNDATION = {"torch", "numpy", "scipy", "jaxtyping", "uniformity_callbacks"}
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from uniformity_callbacks.gathered import Gathered
 from uniformity_callbacks.joint import JointLoss
 from uniformity_callbacks.loss import WassersteinLoss
 from uniformity_callbacks.ranks import Ranks
-from uniformity_callbacks.sample import Sample, StepSample, Stream
+from uniformity_callbacks.sample import StepSample, Stream
 from uniformity_callbacks.tap import Mode, Tap
 
 
@@ -26,30 +27,6 @@ class _Layer:
     term: Tensor | None = None
     passes: list[list[Tensor]] = field(default_factory=list)
     terms: list[Tensor] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Gathered:
-    """A due step, or a validation epoch, of one layer.
-
-    Attributes:
-        layer: dotted path.
-        sample: the rows; None if nothing was caught.
-        extras: what else the reading says, by name.
-        why: why nothing was caught, or not everything, in words.
-        elsewhere: another rank has the rows.
-    """
-
-    layer: str
-    sample: Sample | None
-    extras: dict[str, Tensor | float] = field(default_factory=dict)
-    why: str = ""
-    elsewhere: bool = False
-
-    @property
-    def seen(self) -> bool:
-        """Whether anything was caught."""
-        return self.sample is not None or self.elsewhere
 
 
 class Collector:

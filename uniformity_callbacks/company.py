@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from uniformity_callbacks.collector import Gathered
 from uniformity_callbacks.epochs import EpochPool
+from uniformity_callbacks.gathered import Gathered
 from uniformity_callbacks.pool import Pool, Pooled
 from uniformity_callbacks.ranks import Ranks
 from uniformity_callbacks.reader import Outcome

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from torch import Tensor
 
-from uniformity_callbacks.collector import Collector, Gathered
-from uniformity_callbacks.company import Company
+from uniformity_callbacks.collector import Collector
+from uniformity_callbacks.desk import Desk
 from uniformity_callbacks.faults import Faults
+from uniformity_callbacks.gathered import Gathered
 from uniformity_callbacks.loss import WassersteinLoss
-from uniformity_callbacks.pool import Pooled
-from uniformity_callbacks.reader import Capture, Outcome, Reader
+from uniformity_callbacks.reader import Outcome
 from uniformity_callbacks.responder import Responder
-
-log = logging.getLogger("uniformity_callbacks")
 
 _FIRST_READING_S = 30.0
 """How long the first step, and the end of a validation epoch, wait for their reading: whoever looks for our keys there,
@@ -55,11 +50,9 @@ class Driver:
         self.prefix, self.faults = prefix, faults
         self._responder = responder
         self._collector: Collector | None = None
-        self._reader: Reader | None = None
-        self._company: Company | None = None
+        self._desk: Desk | None = None
         self._resumed = False
         self._begun, self._started = False, False
-        self._blind: set[str] = set()
 
     @property
     def should_stop(self) -> bool:
@@ -162,18 +155,20 @@ class Driver:
             RuntimeError: in the first step, on all ranks, if something went wrong on one of them.
         """
         outcomes: list[Outcome] = []
-        fresh = not (self._started or self._resumed)  # a resumed run shows its last values meanwhile
+        first = not self._started
+        fresh = first and not self._resumed  # a resumed run shows its last values meanwhile
         if self._collecting.is_due:
             # First: what is collected may switch the loss for the steps to come.
-            pooled = self._exchanged(self._taken(), self._finished(_READING_S), waits=fresh)
+            gathered = self._gathered(self._collecting.take)
+            pooled = self._open.exchange(gathered, self._open.ready(_READING_S), waits=fresh, first=first)
             with self._kept_from_training("finish"):
                 self._collecting.settle([layer.layer for layer in pooled.gathered])
                 outcomes = self._act(pooled.outcomes)
-                self._submit(pooled.gathered)
+                self._open.submit(pooled.gathered, step=self._collecting.step, stage="train", first=first)
             if pooled.waits:
                 outcomes += self.collect(_FIRST_READING_S if fresh else _READING_S)
-        elif self._company is not None and not self._started:
-            self._company.confirm()
+        elif first and self._open.company is not None:
+            self._open.company.confirm()
         self._started = True
         return outcomes
 
@@ -194,26 +189,23 @@ class Driver:
 
     def finish_validation(self) -> list[Outcome]:
         """End the validation epoch and return its reading, of the step of the last `begin`, and those before it."""
-        gathered: list[Gathered] = []
+        gathered = self._gathered(self._collecting.take_validation, always=True)
         with self._kept_from_training("validation", always=True):
-            gathered = self._collecting.take_validation()
-        with self._kept_from_training("validation", always=True):
-            if self._company is not None:
-                gathered = self._company.validation(gathered or self._collecting.nothing("it could not be taken"))
-            gathered = [layer for layer in gathered if layer.seen]
-            self._submit(gathered, stage="val")
-            return self.collect(_FIRST_READING_S if gathered else _READING_S)
-        return []
+            gathered = self._open.validation(gathered)
+            self._open.submit(gathered, step=self._collecting.step, stage="val")
+        return self.collect(_FIRST_READING_S if gathered else _READING_S)
 
     def collect(self, timeout: float = _READING_S) -> list[Outcome]:
         """Return the readings finished since the last call, waiting at most ``timeout`` seconds for those under way.
 
         On several ranks all must call this together; all get the same.
         """
-        if self._reader is None:
-            return []
-        ready = self._finished(timeout)
-        return self._act(ready if self._company is None else self._company.tell(ready))
+        outcomes: list[Outcome] = []
+        if self._desk is not None:
+            ready = self._desk.ready(timeout)
+            with self._kept_from_training("collect", always=True):
+                outcomes = self._act(self._desk.tell(ready))
+        return outcomes
 
     def enforce(self) -> None:
         """Raise the error of an alert whose action is "raise"; to be called once its outcome was published.
@@ -223,73 +215,31 @@ class Driver:
         """
         self._responder.enforce()
 
-    def _attached(self, company: Company | None) -> None:
-        self._company = company
-        self._responder.speaks = self._reads
-        self.faults.subject = "uniformity" if company is None else f"uniformity on rank {company.ranks.rank}"
+    def _attached(self, collector: Collector, desk: Desk) -> None:
+        self._collector, self._desk = collector, desk
         self._begun, self._started, self._responder.should_stop = False, False, False
-        self._blind.clear()
 
     @property
     def _collecting(self) -> Collector:
         assert self._collector is not None, "steps come between attach() and close()"
         return self._collector
 
-    def _taken(self) -> list[Gathered]:
-        """Return what the collector has for a due step; nothing on an error: other ranks wait for this one."""
-        with self._kept_from_training("finish"):
-            return self._collecting.take()
+    @property
+    def _open(self) -> Desk:
+        assert self._desk is not None, "steps come between attach() and close()"
+        return self._desk
+
+    def _gathered(self, take: Callable[[], list[Gathered]], *, always: bool = False) -> list[Gathered]:
+        """Return what the collector has; nothing on an error, for other ranks wait for this one."""
+        with self._kept_from_training("capture", always=always):
+            return take()
         return self._collecting.nothing("its rows could not be taken")
 
-    def _exchanged(self, gathered: list[Gathered], ready: list[Outcome], *, waits: bool) -> Pooled:
-        """Return what all ranks have; an error in the first step ends the run on all of them."""
-        if self._company is not None:
-            try:
-                return self._company.step(gathered, ready, waits=waits)
-            except Exception as error:
-                if not self._started:
-                    raise
-                self.faults.add("exchange", error, step=self._collecting.step)
-                gathered = self._collecting.nothing(f"{type(error).__name__}: {error}")
-        return Pooled(gathered, ready, waits or not any(layer.seen for layer in gathered), None)
-
-    def _finished(self, timeout: float) -> list[Outcome]:
-        """Return what the reader of this rank has finished; nothing on an error."""
-        with self._kept_from_training("collect", always=True):
-            assert self._reader is not None, "the reader is there as long as the collector"
-            self._reader.settle(timeout)
-            return self._reader.collect()
-        return []
-
     def _act(self, outcomes: list[Outcome]) -> list[Outcome]:
-        if not self._reads:
-            self._responder.follow(outcomes)
-        outcomes = self._responder.act(outcomes)
+        outcomes = self._open.act(outcomes)
         if self._collector is not None:
             self._collector.alert(self._responder.collapsed)
         return outcomes
-
-    @property
-    def _reads(self) -> bool:
-        """Whether readings are made on this rank."""
-        return self._company is None or self._company.reads
-
-    def _submit(self, gathered: list[Gathered], stage: str = "train") -> None:
-        """Hand what was gathered to the reader."""
-        assert self._reader is not None, "the reader is there as long as the collector"
-        prefix = self.prefix if stage == "train" else f"{self.prefix}/{stage}"
-        for layer in gathered if self._reads else ():
-            if layer.sample is None and not (self._started and self._responder.tells_of_blindness):
-                self._tell_blind(layer)
-            key = f"{prefix}/{layer.layer}/" if len(self._collecting.names) > 1 else f"{prefix}/"
-            facts: dict[str, Any] = {"sample": layer.sample, "extras": layer.extras, "stage": stage, "why": layer.why}
-            self._reader.submit(Capture(self._collecting.step, layer.layer, key, time.time(), **facts))
-
-    def _tell_blind(self, layer: Gathered) -> None:
-        """Say once what no alert says, or not yet: a layer that is never called is best known from the start."""
-        if layer.layer not in self._blind:
-            self._blind.add(layer.layer)
-            log.warning("uniformity: nothing to read at step %d: %s", self._collecting.step, layer.why)
 
     @contextmanager
     def _kept_from_training(self, doing: str, *, always: bool = False) -> Iterator[None]:
@@ -297,10 +247,10 @@ class Driver:
             yield
         except Exception as error:
             kept = self._started or always
-            if self._company is None and not kept:
+            company = None if self._desk is None else self._desk.company
+            if company is not None:  # raised, if at all, where all ranks can raise
+                company.note(error, fatal=not kept)
+            elif not kept:
                 raise
-            if self._company is not None:  # raised, if at all, where all ranks can raise
-                self._company.note(error, fatal=not kept)
             if kept:
-                step = None if self._collector is None else self._collector.step
-                self.faults.add(doing, error, step=step)
+                self.faults.add(doing, error, step=None if self._collector is None else self._collector.step)

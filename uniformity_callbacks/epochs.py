@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uniformity_callbacks.collector import Gathered
+from uniformity_callbacks.gathered import Gathered
 from uniformity_callbacks.moments import Moments
 from uniformity_callbacks.pool import prepared
 from uniformity_callbacks.ranks import Channel, Message, Ranks

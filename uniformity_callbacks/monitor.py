@@ -21,6 +21,7 @@ from uniformity_callbacks.arguments import (
 )
 from uniformity_callbacks.collector import Collector
 from uniformity_callbacks.company import Company
+from uniformity_callbacks.desk import Desk
 from uniformity_callbacks.driver import CLOSE_S, Driver
 from uniformity_callbacks.faults import Faults
 from uniformity_callbacks.journal import JournalWriter
@@ -151,9 +152,11 @@ class UniformityMonitor(Driver):
             run = {"layers": collector.names, "every_n_steps": self.every_n_steps, "prefix": self.prefix}
             journal = JournalWriter(path, resume=self._resume, run=run)
             self._journal_path, self._resume = journal.path, True
-        self._reader = Reader(self.metrics, self._book, faults=self.faults, journal=journal, feeds=feeds)
-        self._collector = collector
-        self._attached(None if ranks is None else Company(ranks, metrics=self.metrics, scope=self.scope))
+        reader = Reader(self.metrics, self._book, faults=self.faults, journal=journal, feeds=feeds)
+        company = None if ranks is None else Company(ranks, metrics=self.metrics, scope=self.scope)
+        layered = len(collector.names) > 1
+        desk = Desk(reader, self._responder, self.faults, prefix=self.prefix, layered=layered, company=company)
+        self._attached(collector, desk)
         collector.attach()
 
     def close(self, *, together: bool = False) -> list[Outcome]:
@@ -163,27 +166,26 @@ class UniformityMonitor(Driver):
             together: on several ranks, that all of them close now: then all get what was left.
         """
         collector, self._collector = self._collector, None
-        if collector is None or self._reader is None:
+        if collector is None or self._desk is None:
             return []
         collector.detach()
         self._resumed = False
         self._started = True  # whatever goes wrong from here on must not hide why training ended
-        ready = self._finished(CLOSE_S)
-        outcomes: list[Outcome] = []
+        desk, outcomes = self._desk, []
+        ready = desk.ready(CLOSE_S)
         with self._kept_from_training("close"):
-            outcomes = self._act(self._company.tell(ready) if together and self._company is not None else ready)
-        reader, self._reader = self._reader, None
+            outcomes = self._act(desk.tell(ready) if together else ready)
         with self._kept_from_training("close"):
-            reader.close(CLOSE_S)
-        self._company = None
+            desk.reader.close(CLOSE_S)
+        self._desk = None
         return outcomes
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain values, readings under way included."""
         waiting: list[Outcome] = []
-        if self._reader is not None:
-            self._reader.settle(CLOSE_S)
-            waiting = self._reader.uncollected()
+        if self._desk is not None:
+            self._desk.reader.settle(CLOSE_S)
+            waiting = self._desk.reader.uncollected()
         journal = None if self._journal_path is None else str(self._journal_path)
         state = {"version": 1, "alerts": self._book.state_dict(), "journal": journal}
         return state | self._responder.state_dict(waiting)

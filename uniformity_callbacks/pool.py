@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from uniformity_callbacks import measures
-from uniformity_callbacks.collector import Gathered
+from uniformity_callbacks.gathered import Gathered
 from uniformity_callbacks.moments import Moments
 from uniformity_callbacks.ranks import Channel, Message, Ranks
 from uniformity_callbacks.reader import Outcome
