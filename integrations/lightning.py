@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+import copy
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from uniformity_callbacks.integrations.events import to_experiment
-from uniformity_callbacks.integrations.injection import InjectedLoss
+from uniformity_callbacks.integrations.acting import if_acting
+from uniformity_callbacks.integrations.injection import InjectedBackward, InjectedLoss, Injection
+from uniformity_callbacks.integrations.publishing import above_the_bar, publish, show
+from uniformity_callbacks.integrations.steps import Steps, total_steps
 from uniformity_callbacks.loss import WassersteinLoss
 from uniformity_callbacks.monitor import UniformityMonitor
 from uniformity_callbacks.panel import DEFAULT_METRICS
@@ -31,7 +33,7 @@ except ImportError:
             "UniformityCallback needs lightning or pytorch-lightning; pip install 'uniformity-callbacks[lightning]'"
         ) from error
 
-log = logging.getLogger("uniformity_callbacks")
+_instances = itertools.count(1)
 
 
 class UniformityCallback(pl.Callback):
@@ -72,6 +74,9 @@ class UniformityCallback(pl.Callback):
         >>> trainer = pl.Trainer(callbacks=[callback], accelerator="cpu", logger=False, enable_checkpointing=False)
     """
 
+    added = False
+    """Whether a factory among Lightning's entry points made it: such a one steps aside for the user's own."""
+
     def __init__(
         self,
         layer: str | Sequence[str] | nn.Module | None = None,
@@ -105,66 +110,95 @@ class UniformityCallback(pl.Callback):
             journal=journal,
             total_steps=total_steps,
         )
-        self._injected: InjectedLoss | None = None
-        self._step = 0
+        self._injection: Injection | None = None
+        self._steps: Steps | None = None
+        self.acts = True
+        self._number = next(_instances)
 
     @property
     def state_key(self) -> str:
-        """Tells apart the states of two callbacks in one Trainer, which must have different prefixes."""
+        """Tells apart the states of two callbacks in one Trainer: the user's must have different prefixes."""
+        return f"{self._family}.{self._number}" if self.added else self._family
+
+    @property
+    def _family(self) -> str:
         return f"UniformityCallback[{self.monitor.prefix}]"
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the monitor's state as plain values."""
-        return self.monitor.state_dict()
+        """Return the monitor's state as plain values; nothing where another one acts."""
+        return self.monitor.state_dict() if self.acts else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what `state_dict` returned."""
         self.monitor.load_state_dict(state_dict)
 
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take up the state of the one that acted, if that was another: keys of added ones differ from run to run."""
+        states = {str(key): state for key, state in checkpoint.get("callbacks", {}).items()}
+        if self.state_key not in states:
+            for key, state in states.items():
+                if key.startswith(self._family):
+                    self.load_state_dict(copy.deepcopy(state))
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Attach; here and not in ``setup``, after which Lightning may still replace layers."""
+        self.acts = self is _chosen(trainer, self.monitor.prefix)
+        if not self.acts:
+            return
         if trainer.world_size > 1:
             raise ValueError(f"UniformityCallback works on one device so far, got {trainer.world_size}; use devices=1")
-        if not pl_module.automatic_optimization:
-            raise ValueError(
-                f"UniformityCallback needs automatic optimization so far, got automatic_optimization=False in "
-                f"{type(pl_module).__name__}"
-            )
-        self.monitor.announce_by(_above_the_bar)
+        self.monitor.announce_by(above_the_bar)
         self.monitor.attach(
             pl_module,
             directory=trainer.log_dir or trainer.default_root_dir,
             record=not getattr(trainer, "fast_dev_run", False),
             # Asked only where it is needed: the estimate may have to load the data.
-            total_steps=trainer.estimated_stepping_batches if self.monitor.needs_total_steps else None,
+            total_steps=total_steps(trainer) if self.monitor.needs_total_steps else None,
         )
-        if self.monitor.auxiliary is not None:
-            self._injected = InjectedLoss(pl_module, self.monitor)
 
+    @if_acting
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the last reading of the run that is resumed: the first due step may come after the epoch's end."""
-        self.monitor.start(trainer.global_step)
-        self._show(trainer, self.monitor.last)
+        self._steps = Steps(trainer)
+        if self.monitor.auxiliary is not None and pl_module.automatic_optimization:
+            self._injection = InjectedLoss(pl_module, self.monitor)
+        elif self.monitor.auxiliary is not None:
+            self._injection = InjectedBackward(pl_module, self.monitor, self._steps)
+        self.monitor.start(self._steps.begin())
+        show(trainer, self.monitor.last)
 
+    @if_acting
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """Open the tap for this batch; ``global_step`` counts the optimizer steps before it."""
-        self._step = trainer.global_step
-        self.monitor.begin(self._step)
+        """Open the tap for this batch."""
+        accumulating = self._injection is not None and self._injection.accumulating
+        self.monitor.begin(self._now.begin(), accumulating=accumulating)
 
+    @if_acting
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Close the tap."""
         self.monitor.pause()
 
+    @if_acting
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open it again if the layer is still to be called: in manual optimization backwards follow each other."""
+        if not pl_module.automatic_optimization:
+            self.monitor.resume()
+
+    @if_acting
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Take over the batch, and end the step unless gradients are still being accumulated."""
+        if self._now.optimized and not pl_module.automatic_optimization:
+            self.monitor.require_auxiliary()
         self.monitor.end_pass()
-        if trainer.global_step > self._step:
+        if self._now.ended:
             self._publish(trainer, self.monitor.finish())
             self.monitor.enforce()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin a validation epoch."""
-        if _validates_fit(trainer):
+        if self._validates(trainer):
             self.monitor.begin_validation()
 
     def on_validation_batch_start(
@@ -176,7 +210,7 @@ class UniformityCallback(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Open the tap for a batch of the first loader."""
-        if dataloader_idx == 0 and _validates_fit(trainer):
+        if dataloader_idx == 0 and self._validates(trainer):
             self.monitor.begin_validation_batch()
 
     def on_validation_batch_end(
@@ -189,69 +223,61 @@ class UniformityCallback(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Add up what it brought."""
-        if dataloader_idx == 0 and _validates_fit(trainer):
+        if dataloader_idx == 0 and self._validates(trainer):
             self.monitor.end_validation_batch()
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Read the whole set and hand out what is ready; EarlyStopping and ModelCheckpoint look after this."""
-        if _validates_fit(trainer):
+        if self._validates(trainer):
             self._publish(trainer, self.monitor.finish_validation())
 
+    @if_acting
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Hand out what is ready; Lightning calls EarlyStopping and ModelCheckpoint after this."""
         self._publish(trainer, self.monitor.collect())
         self.monitor.enforce()
 
+    @if_acting
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Finish all readings while the Trainer's loggers are still open, and leave no trace on the model."""
         self._leave(trainer)
         self.monitor.enforce()
 
+    @if_acting
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """The same where fit ends by an error or by the user."""
         self._leave(trainer)
 
+    @if_acting
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """The same where fit ended before training began."""
         if stage == "fit":
             self._leave(trainer)
 
+    @property
+    def _now(self) -> Steps:
+        assert self._steps is not None, "batches come between on_train_start and on_train_end"
+        return self._steps
+
+    def _validates(self, trainer: pl.Trainer) -> bool:
+        """Whether a validation epoch is one of a training: neither ``trainer.validate`` nor its sanity check."""
+        return self.acts and trainer.state.fn == "fit" and not trainer.sanity_checking
+
     def _leave(self, trainer: pl.Trainer) -> None:
-        if self._injected is not None:
-            self._injected.remove()
-            self._injected = None
+        if self._injection is not None:
+            self._injection.remove()
+        if self._steps is not None:
+            self._steps.remove()
+        self._injection = self._steps = None
         self._publish(trainer, self.monitor.close())
 
     def _publish(self, trainer: pl.Trainer, outcomes: list[Outcome]) -> None:
-        for outcome in outcomes:
-            self._show(trainer, outcome.values)
-            for logger in trainer.loggers:
-                try:
-                    self._log(logger, outcome)
-                except Exception as error:  # our point must not end the run through the user's logger
-                    self.monitor.faults.add(type(logger).__name__, error, step=outcome.reading.step)
+        publish(trainer, outcomes, self.monitor.faults)
         if self.monitor.should_stop:
             trainer.should_stop = True
 
-    @staticmethod
-    def _log(logger: Any, outcome: Outcome) -> None:
-        logger.log_metrics(dict(outcome.values), step=outcome.reading.step)
-        for alert in outcome.alerts:
-            to_experiment(getattr(logger, "experiment", None), getattr(logger, "run_id", None), alert, outcome.key)
 
-    @staticmethod
-    def _show(trainer: pl.Trainer, values: Mapping[str, float]) -> None:
-        trainer.callback_metrics.update({key: torch.tensor(value) for key, value in values.items()})
-
-
-def _validates_fit(trainer: pl.Trainer) -> bool:
-    """Whether a validation epoch is one of a training: neither ``trainer.validate`` nor its sanity check."""
-    return trainer.state.fn == "fit" and not trainer.sanity_checking
-
-
-def _above_the_bar(message: str) -> None:
-    """Log a warning without breaking the line of a progress bar that is being drawn."""
-    from tqdm.auto import tqdm  # Lightning depends on it
-
-    with tqdm.external_write_mode():
-        log.warning(message)
+def _chosen(trainer: Any, prefix: str) -> UniformityCallback:
+    """Return the one of several with one prefix that acts: the user's before added ones, and of those the first."""
+    ours = [each for each in trainer.callbacks if isinstance(each, UniformityCallback)]
+    return min((each for each in ours if each.monitor.prefix == prefix), key=lambda each: each.added)

@@ -152,15 +152,6 @@ def test_a_wrong_layer_is_an_error_before_the_first_step():
     assert model.seen == []
 
 
-def test_manual_optimization_is_an_error_so_far():
-    model = new()
-    model.automatic_optimization = False
-    with pytest.raises(
-        ValueError, match="needs automatic optimization so far, got automatic_optimization=False in Twin"
-    ):
-        fit(model, [UniformityCallback()])
-
-
 def test_more_than_one_rank_is_an_error_so_far():
     from torch.multiprocessing import ProcessRaisedException
 
