@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 Hook = TypeVar("Hook", bound=Callable[..., None])
 
 
-class Acting(Protocol):
-    """A callback that knows whether it is the one."""
-
-    acts: bool
-
-
 def if_acting(hook: Hook) -> Hook:
-    """Have a hook do nothing where another callback of the Trainer acts in this one's place."""
+    """Have a hook do nothing unless its callback ``acts``."""
 
     @functools.wraps(hook)
-    def guarded(self: Acting, *args: Any, **kwargs: Any) -> None:
+    def guarded(self: Any, *args: Any, **kwargs: Any) -> None:
         if self.acts:
             hook(self, *args, **kwargs)
 

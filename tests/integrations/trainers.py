@@ -22,14 +22,22 @@ class Twin(pl.LightningModule):
         self.seen = []
 
     def training_step(self, batch, batch_idx):
+        z0, z1 = self.embed(batch)
+        loss = self.distance(z0, z1) + self.term(z0, z1)
+        return {"loss": loss, "z": z0.detach()} if self.as_dict else loss
+
+    def embed(self, batch):
         (x,) = batch
-        z0, z1 = (self.projector(self.encoder(x + 0.1 * torch.randn_like(x))) for _ in range(2))
+        return tuple(self.projector(self.encoder(x + 0.1 * torch.randn_like(x))) for _ in range(2))
+
+    def distance(self, z0, z1):
         loss = (z0 - z1).square().mean()
         self.log("train/loss", loss)
         self.seen.append(loss.item())
-        if self.by_hand is not None:
-            loss = loss + self.by_hand(z0, z1)
-        return {"loss": loss, "z": z0.detach()} if self.as_dict else loss
+        return loss
+
+    def term(self, z0, z1):
+        return 0.0 if self.by_hand is None else self.by_hand(z0, z1)
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.05)
