@@ -2,7 +2,7 @@
 
 import torch
 from torch import nn
-from trainers import Twin
+from trainers import Spikes, Twin
 
 
 class Manual(Twin):
@@ -44,6 +44,10 @@ class ClippedByValue(Manual):
     clip = "value"
 
 
+class ManualSpikes(Spikes, Manual):
+    """A GradScaler skips its fifth step."""
+
+
 class TwoOptimizers(Manual):
     """One for the encoder with the projector, one for another part."""
 
@@ -74,7 +78,7 @@ class Adversarial(TwoOptimizers):
 
 
 class Toggled(TwoOptimizers):
-    """Likewise, with the other's parameters frozen; the critic comes last, and the projector runs again for it."""
+    """The critic, its parameters frozen before, comes last; the projector runs again for it, with gradients."""
 
     def training_step(self, batch, batch_idx):
         critic, trunk = self.optimizers()
@@ -82,10 +86,8 @@ class Toggled(TwoOptimizers):
         z0, z1 = self.embed(batch)
         self.advance(trunk, self.distance(z0, z1) - 0.1 * self.other(z0).square().mean() + self.term(z0, z1))
         self.untoggle_optimizer(trunk)
-        self.toggle_optimizer(critic)
         z0, z1 = self.embed(batch)
         self.advance(critic, (self.other(z0) - z1).square().mean())
-        self.untoggle_optimizer(critic)
 
 
 class Predicts(TwoOptimizers):

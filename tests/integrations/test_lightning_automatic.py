@@ -3,11 +3,10 @@
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.plugins.layer_sync import LayerSync
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
-from trainers import Twin, Validated, distance, fit, journal, loader, new
+from trainers import Spikes, Twin, Validated, distance, fit, half, journal, loader, new
 
 from uniformity_callbacks.integrations.lightning import UniformityCallback
 from uniformity_callbacks.panel import DEFAULT_METRICS
@@ -20,14 +19,6 @@ class Bfgs(Twin):
 
     def configure_optimizers(self):
         return torch.optim.LBFGS(self.parameters(), lr=0.05, max_iter=4)
-
-
-class Spikes(Twin):
-    """Takes its loss in float32, as criteria do under autocast; in the fifth batch its gradients are infinite."""
-
-    def distance(self, z0, z1):
-        loss = super().distance(z0.float(), z1.float())
-        return loss * 1e38 if len(self.seen) == 5 else loss
 
 
 def trio(kind, **options):
@@ -91,12 +82,7 @@ def test_of_a_batch_that_is_evaluated_several_times_the_first_is_read(auxiliary)
 
 def test_a_step_that_the_scaler_skips_loses_no_reading():
     scalers = []
-
-    def half():
-        scalers.append(torch.amp.GradScaler("cpu", init_scale=2.0**10))
-        return [MixedPrecision("16-mixed", "cpu", scaler=scalers[-1])]
-
-    off, read, model = trio(Spikes, plugins=half, max_steps=12)
+    off, read, model = trio(Spikes, plugins=lambda: [half(scalers)], max_steps=12)
     assert [scaler.get_scale() for scaler in scalers] == [2.0**9] * 3
     assert read.series("samples") == (list(range(12)), [32.0] * 12)
     assert off <= 2e-2

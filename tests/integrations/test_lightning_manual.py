@@ -5,8 +5,8 @@ import functools
 
 import pytest
 import torch
-from manual import Adversarial, ClippedByNorm, ClippedByValue, Manual, Predicts, Raw, Toggled
-from trainers import distance, fit, journal, loader, new
+from manual import Adversarial, ClippedByNorm, ClippedByValue, Manual, ManualSpikes, Predicts, Raw, Toggled
+from trainers import distance, fit, half, journal, loader, new
 
 from uniformity_callbacks.integrations.lightning import UniformityCallback
 
@@ -42,6 +42,18 @@ def test_the_injected_loss_is_the_one_written_by_hand(kind, arguments, dtype, to
     assert vars(injected).keys() == vars(plain).keys()
     assert journal(callback).series("samples") == ([0, 3, 6], [32.0] * 3)
     assert callback.monitor.faults.count == 0
+
+
+def test_after_a_step_that_the_scaler_skips_the_term_is_added_again():
+    scalers, models = [], [new(ManualSpikes), new(ManualSpikes, weight=0.7), new(ManualSpikes)]
+    callback = UniformityCallback(every_n_steps=1, auxiliary=0.7)
+    for model, callbacks in zip(models, ([], [], [callback]), strict=True):
+        fit(model, callbacks, plugins=[half(scalers)], **EPOCH)
+    plain, by_hand, injected = (model.parameters() for model in models)
+    assert [scaler.get_scale() for scaler in scalers] == [2.0**9] * 3
+    assert all(value > 0 for value in journal(callback).series("aux_loss")[1])
+    by_hand = list(by_hand)
+    assert distance(by_hand, injected) <= 2e-2 * distance(by_hand, plain)
 
 
 @pytest.mark.parametrize("kind", [Manual, Adversarial, Toggled, Predicts, Raw])

@@ -4,6 +4,7 @@ import math
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -63,6 +64,20 @@ class Constant(Twin):
         super().__init__()
         nn.init.zeros_(self.projector.weight)
         self.projector.weight.requires_grad_(False)
+
+
+class Spikes(Twin):
+    """Takes its loss in float32, as criteria do under autocast; in the fifth batch its gradients are infinite."""
+
+    def distance(self, z0, z1):
+        loss = super().distance(z0.float(), z1.float())
+        return loss * 1e38 if len(self.seen) == 5 else loss
+
+
+def half(scalers):
+    """Lightning's 16-mixed, on a CPU; its scaler is kept in a list."""
+    scalers.append(torch.amp.GradScaler("cpu", init_scale=2.0**10))
+    return MixedPrecision("16-mixed", "cpu", scaler=scalers[-1])
 
 
 def loader(n=128, batch_size=16, dtype=torch.float32):
