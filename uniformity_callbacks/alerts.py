@@ -155,7 +155,7 @@ class AlertBook:
         ValueError: rules is none of these, or names one kind twice.
     """
 
-    def __init__(self, rules: Action | Sequence[CollapseAlert] | None) -> None:
+    def __init__(self, rules: Sequence[CollapseAlert] | Action | None) -> None:
         self.rules = _rules(rules)
         self._watches: dict[tuple[str, str], Watch] = {}
 
@@ -200,7 +200,7 @@ class AlertBook:
         self._watches = watches
 
 
-def _rules(rules: Action | Sequence[CollapseAlert] | None) -> tuple[CollapseAlert, ...]:
+def _rules(rules: Sequence[CollapseAlert] | Action | None) -> tuple[CollapseAlert, ...]:
     if rules is None:
         return ()
     if callable(rules):

@@ -76,7 +76,7 @@ class UniformityMonitor(Driver):
         output: Output = None,
         views: int | None = None,
         metrics: Sequence[str] = DEFAULT_METRICS,
-        alerts: Action | Sequence[CollapseAlert] | None = "warn",
+        alerts: Sequence[CollapseAlert] | Action | None = "warn",
         auxiliary: float | Schedule | WassersteinLoss | None = None,
         scope: str = "global",
         writers: Sequence[Writer] = (),
