@@ -85,7 +85,7 @@ class UniformityCallback(pl.Callback):
         output: Output = None,
         views: int | None = None,
         metrics: Sequence[str] = DEFAULT_METRICS,
-        alerts: Action | Sequence[CollapseAlert] | None = "warn",
+        alerts: Sequence[CollapseAlert] | Action | None = "warn",
         auxiliary: float | Schedule | WassersteinLoss | None = None,
         scope: str = "global",
         writers: Sequence[Writer] = (),
