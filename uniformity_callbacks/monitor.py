@@ -33,7 +33,7 @@ from uniformity_callbacks.responder import Responder
 from uniformity_callbacks.rules import Action, CollapseAlert
 from uniformity_callbacks.schedules import Schedule
 from uniformity_callbacks.tap import Output, Tap
-from uniformity_callbacks.writers import Feed, Writer
+from uniformity_callbacks.writers import Feed, Writer, load_writer_states, writer_states
 
 JOURNAL_NAME = "uniformity.jsonl"
 """File name of the journal where none is given."""
@@ -188,6 +188,7 @@ class UniformityMonitor(Driver):
             waiting = self._desk.reader.uncollected()
         journal = None if self._journal_path is None else str(self._journal_path)
         state = {"version": 1, "alerts": self._book.state_dict(), "journal": journal}
+        state["writers"] = writer_states(self.writers, self.faults)
         return state | self._responder.state_dict(waiting)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -200,6 +201,7 @@ class UniformityMonitor(Driver):
             self._responder.load_state_dict(state)
             if state["journal"] is not None and Path(state["journal"]).exists():
                 self._journal_path, self._resume = Path(state["journal"]), True
+            load_writer_states(self.writers, state.get("writers", ()), self.faults)
             self._resumed = True
         except Exception as error:
             self._responder.reset()  # or half of it would have been taken up

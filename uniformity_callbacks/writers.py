@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from uniformity_callbacks.alerts import Alert
 from uniformity_callbacks.faults import Faults
@@ -25,11 +25,43 @@ class Writer(Protocol):
     `Alert` after the reading that made it certain, and what the layer's metric keys begin with, ``uniformity/``; and
     ``close()``, called on its own thread after the last. What it raises is reported once, counted, and never reaches
     training.
+
+    A writer that is to go on where a resumed run left it may have ``state_dict()``, called on the caller's thread when
+    a checkpoint is saved and not to take long, which returns dicts, lists, numbers and strings; and
+    ``load_state_dict(state)``, called with it before ``open()``.
     """
 
     def __call__(self, values: Mapping[str, float], step: int, /) -> None:
         """Take one reading."""
         ...
+
+
+def writer_states(writers: Sequence[Writer], faults: Faults) -> list[Any]:
+    """Return the writers' states in their order, None for one that has none."""
+    states: list[Any] = []
+    for writer in writers:
+        state = None
+        try:
+            if hasattr(writer, "state_dict"):
+                state = writer.state_dict()
+        except Exception as error:  # a checkpoint is worth more than what a writer wants to remember
+            faults.add(f"state of the writer {_name(writer)}", error)
+        states.append(state)
+    return states
+
+
+def load_writer_states(writers: Sequence[Writer], states: Sequence[Any], faults: Faults) -> None:
+    """Have the writers take up what `writer_states` returned, of as many as there are in both."""
+    for writer, state in zip(writers, states, strict=False):
+        try:
+            if state is not None and hasattr(writer, "load_state_dict"):
+                writer.load_state_dict(state)
+        except Exception as error:  # a run must resume all the same
+            faults.add(f"state of the writer {_name(writer)}", error)
+
+
+def _name(writer: Writer) -> str:
+    return getattr(writer, "__name__", type(writer).__name__)
 
 
 Item = tuple[Mapping[str, float], int] | tuple[Alert, str] | None
@@ -45,7 +77,7 @@ class Feed:
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self._name = getattr(writer, "__name__", type(writer).__name__)
+        self._name = _name(writer)
         self.faults = Faults(f"writer {self._name}")
         self._worker: Worker[Item] = Worker(self._write, name=f"uniformity-{self._name}", capacity=_CAPACITY)
         opener = getattr(writer, "open", None)
