@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 try:
     import mlflow
-    from mlflow.entities import Metric
+    from mlflow.entities import LifecycleStage, Metric
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
     from mlflow.tracking import MlflowClient
 except ImportError as error:
     raise ImportError("MLflowWriter needs mlflow; pip install 'uniformity-callbacks[mlflow]'") from error
@@ -17,8 +21,16 @@ except ImportError as error:
 from uniformity_callbacks.alerts import Alert
 from uniformity_callbacks.integrations.events import to_mlflow
 
+log = logging.getLogger("uniformity_callbacks")
+
 _DEFAULT_FILE = "mlflow.db"
 """In the working directory, as MLflow 3 has it by default; older versions' ``./mlruns`` is no longer accepted by it."""
+
+_FIND_S = 1.0
+"""How long a checkpoint waits to learn of a run that is being made; a server that is there takes less."""
+
+_MISSING = [ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)]
+"""What a store answers that does not have a run, or could not have one of such an id."""
 
 _DEFAULT_EXPERIMENT = "0"
 """Id of the experiment "Default", which every store has."""
@@ -28,7 +40,8 @@ class MLflowWriter:
     """Writes each reading as one batch of metrics under their keys, and each alert as a tag and a text artifact.
 
     The run is ``run_id`` if given, else the active run of the thread that starts training (as ``mlflow.start_run`` or
-    autologging leave it), else a new one, which is ended with training.
+    autologging leave it), else that of the run that is resumed or of the fit before, else a new one. The last two are
+    ended with training.
 
     Args:
         tracking_uri: where; None for what ``mlflow.set_tracking_uri`` or ``MLFLOW_TRACKING_URI`` say, else the file
@@ -55,8 +68,10 @@ class MLflowWriter:
         if run_id is not None and (experiment is not None or run_name is not None):
             raise ValueError("run_id names an existing run; give it without experiment and run_name")
         self._uri, self._experiment, self._run_name = tracking_uri, experiment, run_name
+        self._given = run_id
+        self._last: str | None = None
         self._client: MlflowClient | None = None
-        self._ours = False
+        self._ours, self._waits = False, False
         self.run_id = run_id
 
     def open(self) -> None:
@@ -65,8 +80,11 @@ class MLflowWriter:
         # As an absolute path: MLflow keeps stores by URI, and training may change the working directory.
         current = mlflow.get_tracking_uri() if given else f"sqlite:///{Path(_DEFAULT_FILE).resolve()}"
         self._uri = self._uri or current
+        if self._given is None:  # found anew by each training: its run may have been ended meanwhile
+            self._last, self.run_id = self.run_id or self._last, None
+        self._waits = True
         active = mlflow.active_run()
-        named = self.run_id or self._experiment or self._run_name
+        named = self._given or self._experiment or self._run_name
         if active is not None and not named and self._uri == current:
             self.run_id = active.info.run_id
 
@@ -80,8 +98,23 @@ class MLflowWriter:
         """Tag the run and add the alert's message as a text artifact."""
         to_mlflow(*self._join(), alert, key)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the run's id, waiting a little for the thread that writes to have found the run."""
+        deadline = time.monotonic() + _FIND_S
+        while self._waits and self.run_id is None:
+            if time.monotonic() > deadline:
+                self._waits = False  # the next checkpoint is not held up by a dead server, too
+            time.sleep(0.01)
+        return {"run_id": self.run_id or self._last}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up the run that `state_dict` told of, unless another one is given."""
+        if self._given is None:
+            self._last, self.run_id = state["run_id"], None
+
     def close(self) -> None:
         """End the run if it is ours."""
+        self._waits = False
         if self._client is not None and self.run_id is not None and self._ours:
             self._client.set_terminated(self.run_id)
             self._ours = False
@@ -90,9 +123,26 @@ class MLflowWriter:
         if self._client is None:
             self._client = MlflowClient(tracking_uri=self._uri)
         if self.run_id is None:
-            self.run_id = self._new_run(self._client)
+            self.run_id = self._reopen(self._client) or self._new_run(self._client)
             self._ours = True
         return self._client, self.run_id
+
+    def _reopen(self, client: MlflowClient) -> str | None:
+        """Return the id of the run to go on with, running again; None if there is none."""
+        if self._last is None:
+            return None
+        try:
+            there = client.get_run(self._last).info.lifecycle_stage == LifecycleStage.ACTIVE
+        except MlflowException as error:
+            if error.error_code not in _MISSING:  # a server that is down may still have it
+                raise
+            there = False
+        if not there:
+            log.warning("uniformity: MLflow run %s is not in %s any more; a new one is begun", self._last, self._uri)
+            self._last = None
+            return None
+        client.update_run(self._last, status="RUNNING")
+        return self._last
 
     def _new_run(self, client: MlflowClient) -> str:
         name = self._experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME")

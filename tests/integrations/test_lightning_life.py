@@ -78,7 +78,7 @@ def test_a_checkpoint_holds_plain_values_and_resumes(tmp_path):
     fit(new(Constant), [first, saver], **options)
     assert journal(first).alerts == []
     state = torch.load(tmp_path / "two.ckpt", weights_only=True)["callbacks"]["UniformityCallback[uniformity]"]
-    assert state.keys() == {"version", "alerts", "journal", "last", "standing", "waiting"}
+    assert state.keys() == {"version", "alerts", "journal", "last", "standing", "waiting", "writers"}
     assert state["journal"] == str(first.monitor.journal)
     assert state["last"]["uniformity/samples"] == 32
     second = UniformityCallback(every_n_steps=1, alerts=rules)

@@ -14,22 +14,6 @@ from uniformity_callbacks.writers import Feed
 VALUES = {"uniformity/w2": 0.5, "uniformity/projector.0/lu": -3.25}
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory):
-    """A new store takes seconds to make: it is made once and copied."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
-@pytest.fixture
-def place(tmp_path, empty_store, own_mlflow, monkeypatch):
-    """A working directory with a store of MLflow's default name in it."""
-    monkeypatch.chdir(tmp_path)
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    return tmp_path
-
-
 def write(writer, steps=(0, 50)):
     """As a monitor does: opened here, written on a thread."""
     feed = Feed(writer)
