@@ -5,6 +5,7 @@ import time
 
 import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from test_mlflow import VALUES, history, write
 
@@ -53,6 +54,23 @@ def test_a_run_that_is_not_there_any_more_is_followed_by_a_new_one(place, gone, 
     assert write(writer) != run_id
     assert [step for step, _ in history(client, writer.run_id)] == [0, 50]
     assert f"MLflow run {run_id} is not in {store(place)} any more; a new one is begun" in caplog.text
+
+
+def test_a_server_that_is_down_for_a_while_costs_no_second_run(place, monkeypatch):
+    run_id = write(first := MLflowWriter())
+    feed, get_run = Feed(second := resumed(first.state_dict())), MlflowClient.get_run
+
+    def down(client, run_id):
+        monkeypatch.setattr(MlflowClient, "get_run", get_run)
+        raise MlflowException("no connection")
+
+    monkeypatch.setattr(MlflowClient, "get_run", down)
+    for step in (100, 150):
+        feed.put(VALUES, step)
+    feed.close(60.0)
+    assert feed.faults.count == 1
+    assert second.run_id == run_id
+    assert [step for step, _ in history(MlflowClient(store(place)), run_id)] == [0, 50, 150]
 
 
 def test_a_run_that_is_given_or_active_comes_before_it(place):
