@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from uniformity_callbacks.integrations.acting import if_acting
@@ -55,7 +56,8 @@ class UniformityCallback(pl.Callback):
         metrics: names to compute, without prefix.
         alerts: None, "warn", "stop", "raise", a function of the alert, or a list of `CollapseAlert`.
         auxiliary: None, a weight (a number or a schedule), or a `WassersteinLoss` to add to the training loss.
-        scope: "global" (over all ranks) or "rank"; the same on one device.
+        scope: "global" (the batch of all ranks together) or "rank" (the loss of each rank's own rows, readings of
+            rank zero's); the same on one device.
         writers: each called with every reading's values and step, on a thread of its own.
         window: steps up to a due one whose rows are read together, 1 to every_n_steps.
         prefix: what the metric keys begin with.
@@ -64,8 +66,8 @@ class UniformityCallback(pl.Callback):
             for what the Trainer estimates.
 
     Raises:
-        ValueError: an argument is out of its range; at the start of fit: no such layer, more than one rank, manual
-            optimization, a weight that decays over a training without end.
+        ValueError: an argument is out of its range; at the start of fit: no such layer, several devices without
+            torch.distributed, a weight that decays over a training without end.
         TypeError: an argument is of another type.
         CollapseError: during fit, by an alert whose action is "raise".
 
@@ -147,8 +149,11 @@ class UniformityCallback(pl.Callback):
         self.acts = self is _chosen(trainer, self.monitor.prefix)
         if not self.acts:
             return
-        if trainer.world_size > 1:
-            raise ValueError(f"UniformityCallback works on one device so far, got {trainer.world_size}; use devices=1")
+        if trainer.world_size > 1 and not (dist.is_available() and dist.is_initialized()):
+            raise ValueError(
+                f"UniformityCallback needs torch.distributed on {trainer.world_size} devices, which "
+                f"{type(trainer.strategy).__name__} has not initialised; use a strategy such as ddp or fsdp"
+            )
         self.monitor.announce_by(above_the_bar)
         self.monitor.attach(
             pl_module,
@@ -240,7 +245,7 @@ class UniformityCallback(pl.Callback):
     @if_acting
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Finish all readings while the Trainer's loggers are still open, and leave no trace on the model."""
-        self._leave(trainer)
+        self._leave(trainer, together=True)
         self.monitor.enforce()
 
     @if_acting
@@ -263,13 +268,13 @@ class UniformityCallback(pl.Callback):
         """Whether a validation epoch is one of a training: neither ``trainer.validate`` nor its sanity check."""
         return self.acts and trainer.state.fn == "fit" and not trainer.sanity_checking
 
-    def _leave(self, trainer: pl.Trainer) -> None:
+    def _leave(self, trainer: pl.Trainer, *, together: bool = False) -> None:
         if self._injection is not None:
             self._injection.remove()
         if self._steps is not None:
             self._steps.remove()
         self._injection = self._steps = None
-        self._publish(trainer, self.monitor.close())
+        self._publish(trainer, self.monitor.close(together=together))
 
     def _publish(self, trainer: pl.Trainer, outcomes: list[Outcome]) -> None:
         publish(trainer, outcomes, self.monitor.faults)

@@ -19,7 +19,7 @@ def publish(trainer: Any, outcomes: list[Outcome], faults: Faults) -> None:
     """Hand readings and alerts to the loggers, which are not thread-safe: on the training thread, that is."""
     for outcome in outcomes:
         show(trainer, outcome.values)
-        for logger in trainer.loggers:
+        for logger in trainer.loggers if trainer.is_global_zero else ():
             try:
                 _log(logger, outcome)
             except Exception as error:  # our point must not end the run through the user's logger

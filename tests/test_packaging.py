@@ -17,9 +17,11 @@ ORDER = [
     "sample",
     "gathered",
     "measures",
-]
-ORDER += ["functional.embeddings", "functional.wasserstein", "functional.spread", "functional.rank", "functional"]
-ORDER += [
+    "functional.embeddings",
+    "functional.wasserstein",
+    "functional.spread",
+    "functional.rank",
+    "functional",
     "loss",
     "ranks",
     "shapes",
@@ -34,8 +36,16 @@ ORDER += [
     "faults",
     "worker",
     "writers",
+    "reader",
+    "pool",
+    "epochs",
+    "company",
+    "responder",
+    "desk",
+    "driver",
+    "arguments",
+    "monitor",
 ]
-ORDER += ["reader", "pool", "epochs", "company", "responder", "desk", "driver", "arguments", "monitor"]
 FOUNDATION = {"torch", "numpy", "scipy", "jaxtyping", "uniformity_callbacks"}
 
 

@@ -152,15 +152,6 @@ def test_a_wrong_layer_is_an_error_before_the_first_step():
     assert model.seen == []
 
 
-def test_more_than_one_rank_is_an_error_so_far():
-    from torch.multiprocessing import ProcessRaisedException
-
-    with pytest.raises(
-        ProcessRaisedException, match="UniformityCallback works on one device so far, got 2; use devices=1"
-    ):
-        fit(new(), [UniformityCallback()], devices=2, strategy="ddp_fork")
-
-
 def test_bad_arguments_raise_at_once():
     with pytest.raises(ValueError, match="metrics has no 'w3'"):
         UniformityCallback(metrics=["w3"])
