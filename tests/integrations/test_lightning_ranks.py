@@ -6,14 +6,19 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import torch.distributed as dist
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from mlflow.tracking import MlflowClient
+from test_tensorboard import read
 from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler
 from trainers import fit, loader, new
 
 from spread import spread
-from uniformity_callbacks import LinearDecay, WassersteinLoss, read_journal
+from uniformity_callbacks import CollapseAlert, LinearDecay, WassersteinLoss, read_journal
 from uniformity_callbacks.integrations.lightning import UniformityCallback
+from uniformity_callbacks.integrations.mlflow import MLflowWriter
+from uniformity_callbacks.integrations.tensorboard import TensorBoardWriter
 
 ROWS = 16
 
@@ -109,3 +114,119 @@ def test_two_ranks_are_one_process_with_all_rows(tmp_path, case):
     with (tmp_path / "ranks" / "csv" / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["uniformity/w2"]]
     assert [int(row["step"]) for row in rows] == [step for step, stage, _ in readings if stage == "train"]
+
+
+def ddp(model, callbacks, **options):
+    """Fit in one of two ranks."""
+    options = {"data": shared(256, ROWS), "devices": 2, "strategy": "ddp", "use_distributed_sampler": False, **options}
+    return fit(model.double(), callbacks, **options)
+
+
+class Collapses(Plain):
+    """Its outputs are one point from step 4 on, on both ranks the same."""
+
+    def on_train_batch_start(self, batch, batch_idx):
+        if batch_idx == 4:
+            torch.nn.init.zeros_(self.projector.weight)
+
+
+class Looks(pl.Callback):
+    """What a callback after ours sees at each step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, *args):
+        self.seen.append((trainer.global_step, trainer.callback_metrics["uniformity/w2"].item(), trainer.should_stop))
+
+
+def stopped(rank, folder):
+    rules = [CollapseAlert("constant", patience=2, warmup_steps=0, action="stop")]
+    written = []
+    writers = [TensorBoardWriter(folder / "own"), MLflowWriter(f"sqlite:///{folder}/mlflow.db", "ranks")]
+    writers.append(lambda values, step: written.append(step) if "uniformity/w2" in values else None)
+    callback, looks = UniformityCallback(every_n_steps=1, alerts=rules, writers=writers), Looks()
+    early, best = EarlyStopping("uniformity/val/w2", patience=50), ModelCheckpoint(folder, monitor="uniformity/w2")
+    loggers = [CSVLogger(folder, name="csv", version=""), TensorBoardLogger(folder, name="tb", version="")]
+    options = {"max_epochs": 3, "max_steps": -1, "log_every_n_steps": 1, "enable_checkpointing": True}
+    trainer = ddp(new(Collapses), [callback, looks, early, best], logger=loggers, **options)
+    return trainer.global_step, written, looks.seen, best.best_model_score.item(), callback.monitor.journal
+
+
+def test_stop_and_every_value_come_at_one_step_and_rank_zero_alone_writes(tmp_path):
+    first, second = spread(2, stopped, tmp_path)
+    assert first[0] == second[0] < 16
+    assert first[2] == second[2]
+    assert first[3] == second[3]
+    assert first[1] == list(range(first[0]))
+    assert second[1] == []
+    assert second[4] is None
+    assert [a.kind for a in read_journal(first[4]).alerts] == ["constant"]
+    assert [step for step, _ in read(tmp_path / "tb")["uniformity/w2"]] == first[1]
+    assert [step for step, _ in read(tmp_path / "own")["uniformity/w2"]] == first[1]
+    assert len(list((tmp_path / "own").glob("events*"))) == 1
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("ranks").experiment_id])
+    assert sorted(m.step for m in client.get_metric_history(run.info.run_id, "uniformity/w2")) == first[1]
+
+
+def resumed(rank, folder):
+    """Twelve steps in one Trainer, and in two."""
+    out = []
+    for name, parts in (("whole", [12]), ("parts", [6, 12])):
+        checkpoint = None
+        for steps in parts:
+            loss = WassersteinLoss(LinearDecay(2.0))
+            callback, model = UniformityCallback(every_n_steps=2, auxiliary=loss, total_steps=12), new(Plain)
+            saver = ModelCheckpoint(folder / name, every_n_train_steps=6, save_top_k=-1, filename="{step}")
+            options = {"max_steps": steps, "default_root_dir": folder / name, "enable_checkpointing": True}
+            ddp(model, [callback, saver], data=shared(6 * ROWS, ROWS), ckpt_path=checkpoint, **options)
+            checkpoint = folder / name / "step=6.ckpt"
+        out.append((torch.cat([p.detach().flatten() for p in model.parameters()]), callback.monitor.journal))
+    return out
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
+    first, second = spread(2, resumed, tmp_path)
+    for (whole, _), (parts, _) in (first, second):
+        # The sums of a step are about the mean of the step before, which the second Trainer does not know.
+        assert (whole - parts).norm() <= 1e-12 * whole.norm()
+    whole, parts = (fit_data(journal) for _, journal in first)
+    assert [step for step, stage, _ in whole if stage == "train"] == list(range(0, 12, 2))
+    for (*at, values), (*other, others) in zip(whole, parts, strict=True):
+        assert at == other
+        assert values == pytest.approx(others, rel=1e-10)
+
+
+class Fails(Plain):
+    """On the second rank the projector is not called in step 5."""
+
+    def training_step(self, batch, batch_idx):
+        if self.global_rank == 1 and batch_idx == 5:
+            return self.encoder(batch[0]).mean() + 0.0 * sum(p.sum() for p in self.projector.parameters())
+        return super().training_step(batch, batch_idx)
+
+
+def blind_once(rank, folder):
+    callback = UniformityCallback(every_n_steps=5, auxiliary=0.5)
+    trainer = ddp(new(Fails), [callback], max_steps=12, default_root_dir=folder)
+    return trainer.global_step, callback.monitor.faults.count, callback.monitor.journal
+
+
+def test_a_rank_that_does_not_call_the_layer_is_named_and_training_goes_on(tmp_path):
+    first, second = spread(2, blind_once, tmp_path)
+    assert first[:2] == second[:2] == (12, 0)
+    readings = read_journal(first[2]).readings
+    assert [(r.step, r.values["samples"]) for r in readings if r.stage == "train"] == [(0, 32), (5, 16), (10, 32)]
+    assert "rank 1 brought nothing: projector was not called" in readings[1].why
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
+def test_ddp_spawn(tmp_path):
+    """A real launch by the Trainer: the callback is pickled."""
+    callback = UniformityCallback(every_n_steps=2, auxiliary=0.5, journal=tmp_path / "run.jsonl")
+    data = loader(128, 8, torch.float64)
+    trainer = fit(new(Plain).double(), [callback], data=data, devices=2, strategy="ddp_spawn", max_steps=5)
+    readings = read_journal(tmp_path / "run.jsonl").readings
+    assert [(r.step, r.values["samples"]) for r in readings if r.stage == "train"] == [(0, 32), (2, 32), (4, 32)]
+    assert trainer.callback_metrics["uniformity/w2"].item() == pytest.approx(readings[-1].values["w2"])
