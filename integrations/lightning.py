@@ -45,12 +45,23 @@ class UniformityCallback(pl.Callback):
     monitor ``uniformity/w2``) and to ``writers``. The step is that of Lightning's own curves. The first reading is
     handed out at once, every other at the next due step, or at the end of the epoch or of validation if that comes
     first. Over each validation epoch the same is read of the whole set, in eval mode, under ``uniformity/val/``, and is
-    there before ``on_validation_end``; of several validation loaders the first is read. The auxiliary loss is added to
-    what ``training_step`` returns; what the model logs of its own loss stays. ``fast_dev_run`` writes nothing.
+    there before ``on_validation_end``; of several validation loaders the first is read. ``fast_dev_run`` writes
+    nothing.
+
+    The auxiliary loss is added to what ``training_step`` returns; what the model logs of its own loss stays. A batch
+    that the optimizer evaluates several times, as LBFGS does, has it each time, and is read the first time.
+
+    In manual optimization every batch is a step, as in Lightning's curves; ``window`` reads several together. The loss
+    enters the first ``manual_backward`` of a batch that comes after the layer was called, with the views up to there;
+    at most once a batch, and only if an optimizer, whichever, stepped since it last did: of micro-batches that are
+    accumulated by hand, the first has the whole of it. A step that ends without it is an error, or reported.
+
+    A resumed run goes on in its journal, its alerts, and its writers' places. Of several callbacks with one prefix, as
+    a factory among Lightning's entry points may add them, one acts: the user's own, else the first.
 
     Args:
         layer: dotted path, list of paths, module, or None: the module named like a projector that is trained.
-        every_n_steps: optimizer steps between readings, >= 1; step 0 is read.
+        every_n_steps: steps between readings, >= 1; step 0 is read.
         output: which tensor of the layer's output: None (it is a tensor), key, index, or a function of it.
         views: None (each call of the layer is a view) or 2 (one call holds both views stacked along the batch).
         metrics: names to compute, without prefix.
@@ -62,12 +73,13 @@ class UniformityCallback(pl.Callback):
         window: steps up to a due one whose rows are read together, 1 to every_n_steps.
         prefix: what the metric keys begin with.
         journal: file to record readings in; None for ``uniformity.jsonl`` in the Trainer's log directory.
-        total_steps: optimizer steps of the whole training, for a loss whose weight depends on how much is done; None
-            for what the Trainer estimates.
+        total_steps: steps of the whole training, for a loss whose weight depends on how much is done; None for what the
+            Trainer estimates (in manual optimization with ``max_steps``, as if each optimizer stepped once a batch).
 
     Raises:
         ValueError: an argument is out of its range; at the start of fit: no such layer, several devices without
-            torch.distributed, a weight that decays over a training without end.
+            torch.distributed, a weight that decays over a training without end; in the first step: the layer's output
+            cannot be taken, or is not there for the auxiliary loss.
         TypeError: an argument is of another type.
         CollapseError: during fit, by an alert whose action is "raise".
 

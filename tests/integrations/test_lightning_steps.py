@@ -32,6 +32,7 @@ def curves(folder, run_id, key):
     [
         (Twin, {"max_steps": 5}),
         (Twin, {"max_steps": 5, "accumulate_grad_batches": 2}),
+        (Twin, {"max_steps": 5, "accumulate_grad_batches": 4}),
         (Twin, {"max_epochs": 3, "max_steps": -1, "accumulate_grad_batches": 3}),
         (Manual, {"max_steps": 5}),
         (Predicts, {"max_steps": 10}),

@@ -79,7 +79,7 @@ def test_a_run_that_is_given_or_active_comes_before_it(place):
     given = client.create_run("0").info.run_id
     assert write(resumed(state, run_id=given)) == given
     mlflow.set_tracking_uri(store(place))
-    with mlflow.start_run() as run:
+    with mlflow.start_run(experiment_id="0") as run:  # not that of a set_experiment before
         assert write(resumed(state)) == run.info.run_id
     assert len(history(client, state["run_id"])) == 2
 
