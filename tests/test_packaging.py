@@ -8,7 +8,23 @@ import uniformity_callbacks
 PACKAGE = Path(uniformity_callbacks.__file__).parent
 ORDER = ["names", "schedules", "polar", "spectrum", "sample_size", "statistics", "moments", "sample", "measures"]
 ORDER += ["functional.embeddings", "functional.wasserstein", "functional.spread", "functional.rank", "functional"]
-ORDER += ["loss", "tap", "collector", "panel", "rules", "wording", "alerts", "journal", "faults", "worker", "writers"]
+ORDER += [
+    "loss",
+    "layers",
+    "outputs",
+    "compiled",
+    "checkpointing",
+    "tap",
+    "collector",
+    "panel",
+    "rules",
+    "wording",
+    "alerts",
+    "journal",
+    "faults",
+    "worker",
+    "writers",
+]
 ORDER += ["reader", "responder", "driver", "arguments", "monitor"]
 FOUNDATION = {"torch", "numpy", "scipy", "jaxtyping", "uniformity_callbacks"}
 
