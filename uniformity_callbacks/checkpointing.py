@@ -37,7 +37,7 @@ class Unfinished:
         z = pick(self._output, self._how)
         if z.grad_fn is None:
             raise ValueError(
-                f"it lies inside a reentrant checkpoint and is not what that returns, so that a loss cannot reach it; {MEND}"
+                f"it lies in a reentrant checkpoint and is not what that returns: a loss cannot reach it; {MEND}"
             )
         if z._version != self._version:
             raise ValueError(f"its output was changed in place after it left a reentrant checkpoint; {MEND}")
