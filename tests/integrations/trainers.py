@@ -49,6 +49,16 @@ class WithoutIndex(Twin):
         return super().training_step(batch, 0)
 
 
+class Embeds(Twin):
+    """Subclasses say how a view is embedded. It logs nothing: torch.compile fails on Lightning's log."""
+
+    def training_step(self, batch, batch_idx):
+        (x,) = batch
+        z0, z1 = (self.embed(x + 0.1 * torch.randn_like(x)) for _ in range(2))
+        loss = (z0 - z1).square().mean()
+        return loss if self.by_hand is None else loss + self.by_hand(z0, z1)
+
+
 class Validated(Twin):
     def validation_step(self, batch, batch_idx):
         self.log("val/norm", self.projector(self.encoder(batch[0])).norm())

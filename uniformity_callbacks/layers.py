@@ -1,0 +1,93 @@
+"""Which of a model's modules is meant: by path, by the module itself, or by what projectors look like."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from torch import nn
+
+PROJECTOR_NAMES = ("projector", "projection_head", "proj_head", "projection", "projection_mlp")
+"""Last parts of a module's path that say it is a projector, as solo-learn, lightly, VISSL and others name it."""
+
+DINO_BODIES = ("mlp", "layers")
+"""What the DINO paper's code and solo-learn, and lightly, call the part of a DINO head before its normalisation."""
+
+
+def find(model: nn.Module, layer: str | nn.Module | None) -> dict[str, nn.Module]:
+    """Return the layers, by dotted path, that ``layer`` may mean: one, or several candidates for None.
+
+    For None these are the modules named like a projector and the DINO heads, of which the part before the
+    normalisation and the prototypes is meant.
+
+    Raises:
+        ValueError: there is none; the message lists the nearest names.
+        TypeError: layer is neither a path, a module nor None.
+    """
+    modules = by_path(model)
+    if isinstance(layer, nn.Module):
+        for name, module in model.named_modules():
+            if module is layer:
+                return {_plain(name) or type(model).__name__: modules[_plain(name)]}
+        raise ValueError(f"layer must be part of the model, got a {type(layer).__name__} that is not in it")
+    modules.pop("")
+    if isinstance(layer, str):
+        if _plain(layer) in modules:
+            return {_plain(layer): modules[_plain(layer)]}
+        near = _nearest(layer, list(modules))
+        hint = f"did you mean {' or '.join(near)}?" if near else f"the model has {_few(list(modules))}"
+        raise ValueError(f"layer {layer!r} is not in the model; {hint}")
+    if layer is not None:
+        raise TypeError(f"layer must be a dotted path, a module or None, got {layer!r}")
+    found = _projectors(modules)
+    if not found:
+        near = _nearest("projector", list(modules)) or _nearest("projection_head", list(modules))
+        hint = f"the nearest are {', '.join(near)}" if near else f"the model has {_few(list(modules))}"
+        names = " or ".join(PROJECTOR_NAMES[:3])
+        raise ValueError(f"layer=None found no {names} in the model; {hint}; name it by layer=")
+    return found
+
+
+def by_path(model: nn.Module) -> dict[str, nn.Module]:
+    """Return all modules by path; one that torch.compile wraps goes by its wrapper's path, as the user wrote it."""
+    modules: dict[str, nn.Module] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        modules.setdefault(_plain(name), module)  # the wrapper comes before what it wraps
+    return modules
+
+
+def _plain(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def _projectors(modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    heads = {
+        name: _dino_body(name, modules) or name
+        for name in modules
+        if name.rpartition(".")[2] in PROJECTOR_NAMES or _dino_body(name, modules)
+    }
+    # A projector inside a projector is part of it.
+    outer = [body for name, body in heads.items() if not any(name.startswith(f"{other}.") for other in heads)]
+    once = {modules[name]: name for name in reversed(outer)}  # a module that has two paths goes by its first
+    return {name: modules[name] for name in outer if once[modules[name]] == name}
+
+
+def _dino_body(name: str, modules: dict[str, nn.Module]) -> str | None:
+    """Return the path of what a DINO head puts out before it normalises, or None if this is no DINO head.
+
+    Its last layer are prototypes, which have no bias.
+    """
+    last = modules.get(f"{name}.last_layer")
+    if last is None or getattr(last, "bias", last) is not None:
+        return None
+    return next((f"{name}.{body}" for body in DINO_BODIES if f"{name}.{body}" in modules), None)
+
+
+def _nearest(name: str, names: Sequence[str]) -> list[str]:
+    whole = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    last = difflib.get_close_matches(name.rpartition(".")[2], [n.rpartition(".")[2] for n in names], n=3, cutoff=0.6)
+    return list(dict.fromkeys([*whole, *(n for n in names if n.rpartition(".")[2] in last)]))[:4]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") if names else "no submodules"

@@ -1,0 +1,39 @@
+"""The tensor that is meant in what a layer puts out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+Output = str | int | Callable[[Any], Tensor] | None
+"""Which tensor of a layer's output: None (it is one), a key, an index, or a function of it."""
+
+
+def pick(output: Any, how: Output) -> Tensor:
+    """Return the tensor (n, d) that ``how`` picks from a layer's output.
+
+    Raises:
+        ValueError: there is no such part, it is not a tensor, not floating-point or not (n, d).
+    """
+    try:
+        z = output if how is None else how(output) if callable(how) else output[how]
+    except Exception as error:
+        raise ValueError(f"output={how!r} failed on {_describe(output)}: {type(error).__name__}: {error}") from error
+    if not isinstance(z, Tensor):
+        raise ValueError(f"output={how!r} gives {_describe(z)}, not a tensor; pick one by key, index or function")
+    if z.ndim != 2 or not z.is_floating_point():
+        raise ValueError(
+            f"output={how!r} gives a {z.dtype} tensor {tuple(z.shape)}, expected floats (n, d); pass a function, "
+            "e.g. output=lambda z: z.flatten(1)"
+        )
+    return z
+
+
+def _describe(output: Any) -> str:
+    if isinstance(output, Mapping):
+        return f"a {type(output).__name__} with the keys {', '.join(map(repr, output))}"
+    if isinstance(output, (tuple, list)):
+        return f"a {type(output).__name__} of {len(output)}"
+    return f"a {type(output).__name__}"
