@@ -1,0 +1,71 @@
+"""What is taken for a projector by itself, and by which path it goes."""
+
+import pytest
+import torch
+from torch import nn
+
+from uniformity_callbacks.layers import find
+
+
+def tree(*paths, **modules):
+    """A model with a Linear at each path, and other modules at paths that are written with __ for a dot."""
+    model = nn.Module()
+    for path, module in ({path: nn.Linear(2, 2) for path in paths} | modules).items():
+        parent, parts = model, path.replace("__", ".").split(".")
+        for part in parts[:-1]:
+            if not hasattr(parent, part):
+                parent.add_module(part, nn.Module())
+            parent = getattr(parent, part)
+        parent.add_module(parts[-1], module)
+    return model
+
+
+def prototypes():
+    return torch.nn.utils.parametrizations.weight_norm(nn.Linear(2, 2, bias=False))
+
+
+@pytest.mark.parametrize(
+    ("model", "found"),
+    [
+        (tree("encoder", "projector", "momentum_projector"), ["projector"]),
+        (tree("backbone.fc", "net.projection_head.0", "net.projection_head.1"), ["net.projection_head"]),
+        (
+            tree("online_network.projector", "target_network.projector"),
+            ["online_network.projector", "target_network.projector"],
+        ),
+        (
+            tree(
+                "head.mlp", "momentum_head.mlp", head__last_layer=prototypes(), momentum_head__last_layer=prototypes()
+            ),
+            ["head.mlp", "momentum_head.mlp"],
+        ),
+        (tree("student_head.layers", student_head__last_layer=prototypes()), ["student_head.layers"]),
+        (tree("projection_head.layers", projection_head__last_layer=prototypes()), ["projection_head.layers"]),
+        (tree("head.mlp.projection", head__last_layer=prototypes()), ["head.mlp"]),
+        # A last layer with a bias is no prototypes, and a head without a body that is named so no DINO head.
+        (tree("head.mlp", "head.last_layer", "projector"), ["projector"]),
+        (tree("head.body", "projector", head__last_layer=prototypes()), ["projector"]),
+        (tree("head.mlp", "projector", head__last_layer=nn.Identity()), ["projector"]),
+    ],
+)
+def test_what_is_found(model, found):
+    modules = dict(model.named_modules())
+    assert find(model, None) == {name: modules[name] for name in found}
+
+
+def test_a_head_by_name_is_the_head():
+    model = tree("head.mlp", head__last_layer=prototypes())
+    assert find(model, "head") == {"head": model.head}
+
+
+def test_a_module_with_two_paths_is_one_candidate_and_goes_by_either():
+    model = tree("projector")
+    model.student = nn.ModuleDict({"projector": model.projector})
+    assert list(find(model, None)) == ["projector"]
+    assert find(model, "student.projector") == {"student.projector": model.projector}
+    assert find(model, model.projector) == {"projector": model.projector}
+
+
+def test_the_model_itself():
+    model = nn.Linear(2, 2)
+    assert find(model, model) == {"Linear": model}
