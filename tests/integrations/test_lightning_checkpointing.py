@@ -3,14 +3,14 @@
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
-from trainers import Twin, distance, fit, journal, new
+from trainers import Embeds, distance, fit, journal, new
 
 from uniformity_callbacks.integrations.lightning import UniformityCallback
 
 pytestmark = pytest.mark.usefixtures("own_place")
 
 
-class Checkpointed(Twin):
+class Checkpointed(Embeds):
     """Its encoder, its projector or both are run again in backward."""
 
     def __init__(self, part, reentrant, **arguments):
