@@ -153,6 +153,16 @@ def test_momentum_networks_are_left_out(call, mode):
     assert tap.name == "online.projector"
 
 
+def test_a_momentum_network_whose_parameters_have_gradients_is_known_by_its_checkpoint():
+    model = Momentum()
+    model.target.requires_grad_(True)
+    tap = tapped(model)
+    tap.start("watch")
+    apart(model, inputs())
+    assert len(tap.views()) == 1
+    assert tap.name == "online.projector"
+
+
 def test_momentum_networks_by_name_are_told_as_ever():
     model = Momentum()
     tap = tapped(model, layer="target.projector")

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from compiling import Counting, forget, fresh
-from uniformity_callbacks.compiled import RECENT
+from uniformity_callbacks.compiled import RECENT, Memory, remember
 from uniformity_callbacks.tap import Tap
 
 # Of torch's own while it compiles: fake tensors' .grad, and a module of inductor's.
@@ -202,6 +202,16 @@ def test_nothing_is_held_once_it_is_detached(way):
     assert [reference for reference in references if reference() is not None] == []
 
 
+def test_a_closed_memory_keeps_nothing():
+    """Should compiled code not be compiled anew for a hook that was taken off."""
+    memory = Memory()
+    memory.close()
+    assert memory.take() == []
+    remember(memory, torch.randn(5, 3))
+    memory.forget()
+    assert memory.calls is None
+
+
 def test_what_nobody_collects_is_bounded():
     model = whole(Model(), backend="aot_eager")
     tap = Tap(model)
@@ -263,6 +273,10 @@ def test_momentum_networks_and_frozen_ones_are_left_out():
         assert len(tap.views()) == 1
         assert tap.names == ["online.projector"]
     assert backend.graphs == 1
+    tap.start("watch")
+    inner.target(torch.randn(5, 4))  # its hook was left in the compiled code, but is not heard any more
+    assert tap.views() == []
+    assert "projector was not seen to be called" in tap.why_blind
     inner.requires_grad_(False)
     tap.start("watch")
     model(torch.randn(5, 4))
@@ -400,7 +414,12 @@ def test_a_graph_break_in_the_layer():
     assert counted(True) == counted(False)
 
 
-@pytest.mark.parametrize("way", [*WAYS, None])
+def disabled(model, **options):
+    model.helper = torch.compiler.disable(lambda: None)
+    return model
+
+
+@pytest.mark.parametrize("way", [*WAYS, disabled, None])
 def test_resets_what_was_compiled_only_where_the_layer_lies_in_it(way, caplog):
     caplog.set_level(logging.INFO, "uniformity_callbacks")
     backend = Counting()
@@ -409,7 +428,7 @@ def test_resets_what_was_compiled_only_where_the_layer_lies_in_it(way, caplog):
     model = way(Model(), backend="aot_eager") if way else Model()
     Tap(model).attach()
     other(torch.randn(5, 4))
-    resets = way not in (wrapped, None)
+    resets = way not in (wrapped, disabled, None)
     assert backend.graphs == 1 + resets
     assert [
         record.message.endswith("torch.compiler.reset() has it traced anew, with the hook") for record in caplog.records

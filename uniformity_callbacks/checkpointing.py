@@ -54,7 +54,8 @@ def in_reentrant_checkpoint(module: nn.Module) -> bool:
         return False
     frame = sys._getframe(1)
     while frame is not None:
-        if frame.f_code is CheckpointFunction.forward.__code__ and any(frame.f_locals["ctx"].needs_input_grad):
+        # Its edges back are there only if gradients were on when it was called; needs_input_grad does not tell that.
+        if frame.f_code is CheckpointFunction.forward.__code__ and frame.f_locals["ctx"].next_functions:
             return True
         frame = frame.f_back  # type: ignore[assignment]
     return False

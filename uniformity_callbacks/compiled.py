@@ -125,7 +125,7 @@ def compiled_around(model: nn.Module, layer: nn.Module) -> str | None:
         above = [model.get_submodule(".".join(parts[:n])) for n in range(len(parts))]
         for module in above:
             held = (value for holder in (module, *type(module).__mro__) for value in vars(holder).values())
-            if is_compiled(module) or any(map(_is_compiled_function, held)):
+            if any(map(_is_compiled_function, held)):  # torch.compile's own in place, or in the wrapper, among them
                 return f"{type(module).__name__}, in which it lies,"
         if getattr(layer, "_compiled_call_impl", None) is not None:
             return f"{type(layer).__name__} itself"
