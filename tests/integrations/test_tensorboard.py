@@ -9,7 +9,9 @@ from uniformity_callbacks.integrations.tensorboard import TensorBoardWriter
 def read(directory):
     accumulator = EventAccumulator(str(directory), size_guidance={"scalars": 0})
     accumulator.Reload()
-    return {tag: [(e.step, e.value) for e in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]}
+    # By the time of writing: the accumulator takes files by name, in which 10 comes before 9.
+    events = {tag: sorted(accumulator.Scalars(tag), key=lambda e: e.wall_time) for tag in accumulator.Tags()["scalars"]}
+    return {tag: [(e.step, e.value) for e in scalars] for tag, scalars in events.items()}
 
 
 def texts(directory):
