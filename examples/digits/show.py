@@ -16,7 +16,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from uniformity_callbacks.journal import Journal
+from uniformity_callbacks.journal import Journal, read_journal
 
 from .evaluate import Accuracies
 
@@ -48,6 +48,22 @@ class Result:
         kinds = list(dict.fromkeys(alert.kind for alert in alerts))
         said = [f"{'over' if alert.recovered else 'told'} at {alert.step}" for alert in alerts]
         return kinds + said + ["stopped"] * any(alert.action == "stop" for alert in alerts)
+
+
+def readings(path: Path | None) -> None:
+    """Print a run's readings, one row each, as its journal has them."""
+    assert path is not None, "the rank that prints is the one that records"
+    journal = read_journal(path)
+    grid = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    for head in ("step", "samples", "W2", "dims", "mean resultant", "loss added"):
+        grid.add_column(head, justify="right")
+    names = ("samples", "w2_corrected", "effective_dims", "mean_resultant", "aux_loss")
+    for reading in journal.readings:
+        samples, *numbers = (reading.values[name] for name in names)
+        grid.add_row(f"{reading.step}", f"{samples:.0f}", *(f"{number:.2f}" for number in numbers))
+    console = Console()
+    console.print(grid)
+    console.print(f"Journal: {path}", soft_wrap=True)
 
 
 def table(results: list[Result], pixels: Accuracies) -> None:
