@@ -8,6 +8,7 @@ from spread import spread
 from uniformity_callbacks import WassersteinLoss
 from uniformity_callbacks.joint import JointLoss
 from uniformity_callbacks.ranks import Ranks
+from uniformity_callbacks.shapes import Shape, agree, by_moments
 
 
 def rows_of(sizes, d, dtype=torch.float64):
@@ -45,3 +46,86 @@ def test_term_and_gradient_are_those_of_one_process_with_all_rows(steps, d, dtyp
             assert value.dtype == term.dtype
             if gradient is not None:
                 assert (gradient - expected).norm() <= tolerance * scale
+
+
+def near_one_point(n, d):
+    """Rows whose spread is 1e-4 of their length, along directions of strength 1 to 1e-4."""
+    generator = torch.Generator().manual_seed(6)
+    scale = torch.logspace(0, -4, d, dtype=torch.float64)
+    return 1.0 + 1e-4 * scale * torch.randn(n, d, generator=generator, dtype=torch.float64)
+
+
+def collapsing(rank, d):
+    joint = JointLoss(WassersteinLoss(1.0), Ranks.of(nn.Linear(2, 2)))
+    for _ in range(2):
+        own = near_one_point(64, d).chunk(2)[rank].requires_grad_()
+        (term,) = joint.terms([own])
+    term.backward()
+    return own.grad / 2
+
+
+def test_sums_about_the_mean_of_the_step_before_keep_the_digits_of_weak_directions():
+    """About zero, round-off would hide all directions below 1e-4 of the spread."""
+    d = 8
+    whole = near_one_point(64, d).requires_grad_()
+    WassersteinLoss(1.0)(whole).backward()
+    got = torch.cat(spread(2, collapsing, d))
+    strength = whole.grad.norm(dim=0)
+    assert ((got - whole.grad).norm(dim=0) <= 1e-4 * strength).all()
+
+
+def without_waiting(rank, steps, d):
+    """As on an accelerator, where a rank that has more rows than agreed finds out one step later."""
+    Ranks.answers_at_once = False
+    return gradients(rank, steps, d, torch.float64)
+
+
+def test_where_nothing_may_wait_rows_without_room_are_left_out_once():
+    steps = [[12, 12], [12, 20], [12, 20], [5, 20]]
+    got = spread(2, without_waiting, steps, 96)
+    for k, sizes in enumerate(steps):
+        parts = rows_of(sizes, 96)
+        sent = [part[:12] for part in parts] if k == 1 else parts
+        whole = torch.cat(sent).requires_grad_()
+        term = WassersteinLoss(0.7)(whole)
+        term.backward()
+        for (value, gradient), expected in zip(
+            [r[k] for r in got], whole.grad.split([len(s) for s in sent]), strict=True
+        ):
+            assert value.item() == pytest.approx(term.item(), rel=1e-10)
+            torch.testing.assert_close(gradient[: len(expected)], expected)
+            assert not gradient[len(expected) :].any()
+
+
+def counted(rank, sizes, d, kind):
+    """Bytes that the last of some passes hands to collectives."""
+    joint = JointLoss(WassersteinLoss(0.7), Ranks.of(nn.Linear(2, 2)))
+    count = []
+    for name in ("gather", "total"):
+        call = getattr(Ranks, name)
+        setattr(Ranks, name, lambda self, t, call=call: (count.append(t.numel() * t.itemsize), call(self, t))[1])
+    for _ in range(2):
+        count.clear()
+        joint.terms([rows_of(sizes, d, kind)[rank]])
+    return count
+
+
+@pytest.mark.parametrize(("kind", "size"), [(torch.float32, 4), (torch.bfloat16, 2)])
+def test_bytes_are_those_of_the_docs(kind, size):
+    assert spread(2, counted, [64, 64], 128, kind) == [[64 * 128 * size + 16]] * 2  # rows, and a head of two numbers
+    assert spread(2, counted, [600, 600], 128, kind) == [[8 * (128 * 128 + 128 + 1) + 16]] * 2  # sums
+
+
+def test_the_cheaper_exchange_is_taken():
+    assert not by_moments([Shape(255, 512, "float32")], 8)  # 8 ranks of 255 rows: fewer than 4 d
+    assert by_moments([Shape(257, 512, "float32")], 8)
+    assert not by_moments([Shape(257, 512, "bfloat16")], 8)
+    assert by_moments([Shape(129, 512, "float64")], 8)
+    assert not by_moments([None], 8)
+
+
+def test_ranks_agree_on_the_most_that_one_has():
+    told = [[Shape(3, 8, "float32"), None], [None, None], [Shape(5, 8, "float32"), None]]
+    assert agree(told) == [Shape(5, 8, "float32"), None]
+    with pytest.raises(ValueError, match="of one dimension and type on all ranks"):
+        agree([[Shape(3, 8, "float32")], [Shape(3, 9, "float32")]])

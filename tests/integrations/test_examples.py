@@ -29,4 +29,4 @@ def test_two_ranks(tmp_path, name):
     assert done.stderr.count(f"constant collapse at step {alert.step}") == 1  # one rank speaks
     assert done.stdout.count(" 512 ") == 15
     w2 = dict(zip(*journal.series("w2"), strict=True))
-    assert max(w2.values()) > 1.35 > 1.2 > w2[280]  # mended, as both ranks switch the loss on
+    assert max(w2.values()) > 1.38 > 1.3 > w2[280]  # mended, as both ranks switch the loss on
