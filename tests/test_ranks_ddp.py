@@ -1,10 +1,12 @@
-"""Under DistributedDataParallel the parameter gradients are those of one process with all rows."""
+"""Under DistributedDataParallel and FSDP the parameter gradients are those of one process with all rows."""
 
 import contextlib
 
 import pytest
 import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
@@ -133,3 +135,32 @@ def test_scope_rank_averages_the_losses_of_the_ranks(tmp_path):
     for got in spread(2, parallel, 2, tmp_path, case):
         for mine, a, b in zip(got[0], *alone, strict=True):
             torch.testing.assert_close(mine, (a + b) / 2)
+
+
+def sharded(rank, size, directory):
+    """The same under FSDP's second version, which averages gradients too; one forward pass for both views."""
+    model = built({"dtype": torch.float64})
+    if size > 1:
+        mesh = init_device_mesh("cpu", (size,))
+        for module in (model.encoder, model.projector, model):
+            fully_shard(module, mesh=mesh)
+    monitor = UniformityMonitor("projector", views=2, every_n_steps=1, auxiliary=0.7)
+    monitor.attach(model, directory=directory)
+    x = torch.randn(2, ROWS, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    monitor.begin(0)
+    z0, z1 = model(x.chunk(size, dim=1)[rank].flatten(0, 1)).chunk(2)
+    loss = monitor.add_auxiliary((z0 - z1).square().mean())
+    monitor.pause()
+    loss.backward()
+    monitor.end_pass()
+    monitor.finish()
+    monitor.close(together=True)
+    return [p.grad.full_tensor() if size > 1 else p.grad for p in model.parameters()], monitor.last
+
+
+def test_sharded_parameters(tmp_path):
+    expected, last = sharded(0, 1, tmp_path / "alone")
+    for gradients, values in spread(2, sharded, 2, tmp_path):
+        assert values == pytest.approx(last, rel=1e-10)
+        for mine, theirs in zip(gradients, expected, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
