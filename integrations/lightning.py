@@ -171,6 +171,7 @@ class UniformityCallback(pl.Callback):
             pl_module,
             directory=trainer.log_dir or trainer.default_root_dir,
             record=not getattr(trainer, "fast_dev_run", False),
+            together=trainer.world_size > 1,  # a sweep may run a Trainer by itself on each rank
             # Asked only where it is needed: the estimate may have to load the data.
             total_steps=total_steps(trainer) if self.monitor.needs_total_steps else None,
         )

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from dispatch import Calls
 from loops import QUICK, Model, Scripted, idle, step, validate, views
@@ -211,3 +212,34 @@ def test_stop_comes_at_one_step_on_all_ranks_and_all_remember_the_same(tmp_path,
     assert got[0] == got[1] == got[2]
     assert got[0][0] == 6  # collapsed from 4 on, certain at 5, told at the due step after it
     assert got[0][2] == [["projector", "constant"]]
+
+
+def by_itself(rank, directory):
+    """Ranks that each train a model of their own, and as many steps as they like."""
+    model = Model().double()
+    monitor = UniformityMonitor("projector", every_n_steps=1, auxiliary=0.5)
+    monitor.attach(model, directory=directory / str(rank), together=False)
+    for k in range(2 + rank):
+        step(monitor, model, k, batches(k, [20, 20])[rank])
+    monitor.close()
+    return [r.values["samples"] for r in read_journal(monitor.journal).readings]
+
+
+def test_ranks_that_do_not_train_together_are_left_alone(tmp_path):
+    assert spread(2, by_itself, tmp_path) == [[40] * 2, [40] * 3]
+
+
+def of_a_group(rank, directory):
+    """Two pairs of ranks, each pair training a model together."""
+    groups = [dist.new_group([0, 2]), dist.new_group([1, 3])]
+    monitor = UniformityMonitor("projector", every_n_steps=1, auxiliary=0.5)
+    model = Model().double()
+    monitor.attach(model, directory=directory / str(rank % 2), group=groups[rank % 2])
+    for k in range(2 + rank % 2):
+        step(monitor, model, k, batches(k, [10, 20, 30, 40])[rank])
+    monitor.close(together=True)
+    return monitor.journal is not None, monitor.last["uniformity/samples"]
+
+
+def test_a_group_of_ranks(tmp_path):
+    assert spread(4, of_a_group, tmp_path) == [(True, 80), (True, 120), (False, 80), (False, 120)]

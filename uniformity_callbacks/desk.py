@@ -66,7 +66,8 @@ class Desk:
                     raise
                 self._faults.add("exchange", error)
                 why = f"{type(error).__name__}: {error}"
-                gathered = [Gathered(layer.layer, None, {}, why) for layer in gathered]
+                # Nothing more is exchanged in this step: other ranks do not know.
+                return Pooled([Gathered(layer.layer, None, {}, why) for layer in gathered], ready, False, None)
         return Pooled(gathered, ready, waits or not any(layer.seen for layer in gathered), None)
 
     def validation(self, gathered: list[Gathered]) -> list[Gathered]:

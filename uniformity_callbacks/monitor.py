@@ -112,6 +112,7 @@ class UniformityMonitor(Driver):
         directory: str | Path = ".",
         record: bool = True,
         total_steps: float | None = None,
+        together: bool = True,
         group: dist.ProcessGroup | None = None,
     ) -> None:
         """Put the hooks on a model and open the journal and the writers.
@@ -121,8 +122,9 @@ class UniformityMonitor(Driver):
             directory: where the journal goes by default.
             record: False writes nothing anywhere.
             total_steps: optimizer steps of the whole training, if known.
-            group: the ranks that train the model together, None for all of torch.distributed's, if it is initialised.
-                All must call every method but `state_dict` and `load_state_dict` together; the first of them records.
+            together: whether the ranks of torch.distributed, where it is initialised, train this model together: then
+                all must call every method but `state_dict` and `load_state_dict`, and the first of them records.
+            group: which ranks these are; None for all.
 
         Raises:
             ValueError: no such layer, or one twice; the journal cannot be written; the loss's weight depends on how
@@ -135,7 +137,7 @@ class UniformityMonitor(Driver):
         taps = [Tap(model, layer, output=self._output, views=self._views) for layer in self._layers]
         if len({tap.name for tap in taps}) < len(taps):
             raise ValueError(f"layer must name each layer once, got {', '.join(tap.name for tap in taps)}")
-        ranks = Ranks.of(model, group)
+        ranks = Ranks.of(model, group) if together else None
         collector = Collector(
             taps,
             every_n_steps=self.every_n_steps,

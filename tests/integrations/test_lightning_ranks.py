@@ -221,6 +221,18 @@ def test_a_rank_that_does_not_call_the_layer_is_named_and_training_goes_on(tmp_p
     assert "rank 1 brought nothing: projector was not called" in readings[1].why
 
 
+def sweep(rank, folder):
+    """A Trainer of one device on each rank, of different length."""
+    callback = UniformityCallback(every_n_steps=1, auxiliary=0.5)
+    data = loader(64, 16, torch.float64)
+    fit(new(Plain).double(), [callback], data=data, max_steps=2 + rank, default_root_dir=folder / str(rank))
+    return [r.values["samples"] for r in read_journal(callback.monitor.journal).readings]
+
+
+def test_trainers_of_one_device_are_left_alone(tmp_path):
+    assert spread(2, sweep, tmp_path) == [[32] * 2, [32] * 3]
+
+
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 def test_ddp_spawn(tmp_path):
     """A real launch by the Trainer: the callback is pickled."""
