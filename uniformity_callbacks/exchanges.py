@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,6 +66,9 @@ class Exchange(ABC):
     @abstractmethod
     def head(self, got: Tensor, k: int) -> Tensor:
         """Return the sums over all ranks of the k numbers at the head."""
+
+    def remember(self, got: Tensor, k: int) -> None:  # noqa: B027  # not all have something to
+        """Take up what every rank must know at the next exchange, whatever it makes of this one."""
 
     @abstractmethod
     def wholes(self, got: Tensor, k: int, rows: Rows) -> list[Whole | None]:
@@ -147,23 +150,28 @@ class BySums(Exchange):
         """It is a sum like the others."""
         return got[:k]
 
+    def remember(self, got: Tensor, k: int) -> None:
+        """Take up the new means."""
+        for j, _, count, total, _ in self._sums(got, k):
+            self._means[j] = self._means.get(j, 0.0) + total / count.clamp(min=1.0)
+
     def wholes(self, got: Tensor, k: int, rows: Rows) -> list[Whole | None]:
         """Decompose the covariances."""
-        seen = [(j, shape) for j, shape in enumerate(self.shapes) if shape is not None]
-        lengths = [length for _, shape in seen for length in (1, shape.d, shape.d**2)]
-        sums = torch.split(got[k:], lengths)
-        shifts = {}
-        for (j, _), count, total in zip(seen, sums[::3], sums[1::3], strict=True):
-            shifts[j] = total / count.clamp(min=1.0)
-            self._means[j] = self._means.get(j, 0.0) + shifts[j]
         wholes: list[Whole | None] = [None] * len(self.shapes)
-        for (j, shape), count, products in zip(seen, sums[::3], sums[2::3], strict=True):
-            shift, (valid, c) = shifts[j], self._own[j]
+        for j, shape, count, total, products in self._sums(got, k):
+            valid, c = self._own[j]
+            shift = total / count.clamp(min=1.0)
             scatter = products.view(shape.d, shape.d) - count * torch.outer(shift, shift)
             norm, inverse = spectrum.norm_and_root(scatter, scale=count[0] * shift.square().sum())
             polar = torch.where(valid, c - shift.to(c.device), 0.0) @ inverse.to(c.device)
             wholes[j] = Whole.of(norm.to(c.device), polar, count[0].to(c.device), self.ranks.size, shape)
         return wholes
+
+    def _sums(self, got: Tensor, k: int) -> Iterator[tuple[int, Shape, Tensor, Tensor, Tensor]]:
+        """Return of each layer its number and shape and all ranks' count (1,), sum and sum of products (d * d,)."""
+        seen = [(j, shape) for j, shape in enumerate(self.shapes) if shape is not None]
+        parts = iter(torch.split(got[k:], [length for _, shape in seen for length in (1, shape.d, shape.d**2)]))
+        return ((j, shape, next(parts), next(parts), next(parts)) for j, shape in seen)
 
     def _about(self, k: int, shape: Shape, own: Tensor | None) -> tuple[Tensor, Tensor]:
         u = unit_rows(own if own is not None and self.fits(shape, own) else torch.zeros(0, shape.d))

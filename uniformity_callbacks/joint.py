@@ -76,6 +76,7 @@ class JointLoss:
             if ranks.answers_at_once and bool(self._misfit):
                 shapes = self._agree(channel, rows)
                 continue
+            exchange.remember(got, len(head))
             if failure is not None:
                 raise failure
             # A rank that has rows knows, without waiting for the device, that they were seen.
