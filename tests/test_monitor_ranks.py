@@ -214,6 +214,24 @@ def test_stop_comes_at_one_step_on_all_ranks_and_all_remember_the_same(tmp_path,
     assert got[0][2] == [["projector", "constant"]]
 
 
+def called(rank, directory):
+    told = []
+    rules = [CollapseAlert("constant", action=lambda alert: told.append(alert.step), **QUICK)]
+    model, monitor = Scripted(range(2, 99)), UniformityMonitor("projector", every_n_steps=1, alerts=rules)
+    spoken = []
+    monitor.announce_by(spoken.append)
+    monitor.attach(model, directory=directory)
+    for k in range(6):
+        model.k = k
+        step(monitor, model, k, views())
+    monitor.close(together=True)
+    return told, len(spoken)
+
+
+def test_a_function_is_called_on_every_rank_and_one_speaks(tmp_path):
+    assert spread(2, called, tmp_path) == [([3], 1), ([3], 0)]
+
+
 def resumed_on_one(rank, directory):
     """A plain loop that loads its state on the first rank alone; a loss waits for the alert that stood there."""
     rules = [CollapseAlert("constant", **QUICK)]
