@@ -136,7 +136,7 @@ class Channel:
     def _make_room(self, message: int, body: int) -> None:
         """Messages vary by a few digits and an alert's text: twice what was needed. Bodies do not."""
         if message > self._room:
-            self._room = 2 * message
+            self._room = -(-2 * message // 8) * 8  # bodies come after it, and are viewed as numbers of up to 8 bytes
         self._body = max(self._body, body)
 
 
