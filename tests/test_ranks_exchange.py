@@ -1,10 +1,15 @@
 """What ranks exchange, message by message: of any length, from any rank, and never one rank alone."""
 
+import math
+
+import numpy as np
 import torch
 from torch import nn
 
+from loops import QUICK, Scripted, play
 from spread import spread
-from uniformity_callbacks.ranks import Channel, Ranks
+from uniformity_callbacks import CollapseAlert, UniformityMonitor, read_journal
+from uniformity_callbacks.ranks import Channel, Ranks, _decode, _encode
 from uniformity_callbacks.shapes import Shape, pack, unpack
 
 
@@ -30,3 +35,29 @@ def test_messages_of_any_length_from_any_rank_with_rows_behind_them():
     rows = [((3, 5), [0.5]), ((4, 5), [1.5])]
     expected = [(lengths, rows, [2.0] * 5) for k in range(4) for lengths in ([3000 + k, k], [k, 6000 + k])]
     assert spread(2, told) == [expected] * 2
+
+
+def numpy_numbers(rank, directory):
+    rule = CollapseAlert("constant", threshold=np.float32(0.95), **QUICK)
+    model, monitor = Scripted(range(2, 99)), UniformityMonitor("projector", every_n_steps=1, alerts=[rule])
+    monitor.attach(model, directory=directory)
+    told = play(monitor, model, np.arange(6))
+    monitor.close(together=True)
+    outcomes = [(int(at), o.reading.step, [a.threshold for a in o.alerts]) for at, o in told]
+    return outcomes, monitor.faults.count, monitor.journal
+
+
+def test_numbers_of_numpy_are_told_and_recorded_like_others(tmp_path):
+    first, second = spread(2, numpy_numbers, tmp_path)
+    assert first[:2] == second[:2]
+    assert first[0] == [(0, 0, [])] + [(k + 1, k, [float(np.float32(0.95))] if k == 3 else []) for k in range(1, 5)]
+    assert first[1] == 0
+    journal = read_journal(first[2])
+    assert [r.step for r in journal.readings] == list(range(6))
+    assert [a.step for a in journal.alerts] == [3]
+
+
+def test_a_message_is_made_of_whatever_is_in_it():
+    strange = {"value": np.float32(0.5), "rows": np.zeros(3), "text": "\udc80 \u2028"}
+    assert _decode(_encode(strange)) == {**strange, "value": 0.5, "rows": "array([0., 0., 0.])"}
+    assert repr(_decode(_encode({"x": [math.nan, math.inf]}))) == "{'x': [nan, inf]}"

@@ -141,7 +141,15 @@ class Channel:
 
 
 def _encode(message: Message) -> bytes:
-    return json.dumps(message).encode()
+    return json.dumps(message, default=_plain).encode()
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON has for a value that is none of its own: others wait for the message, whatever is in it."""
+    try:
+        return value.item()  # a number of NumPy's, as a threshold or step may be
+    except Exception:
+        return repr(value)
 
 
 def _decode(text: bytes) -> Message:
