@@ -168,7 +168,7 @@ class Driver:
                 self._open.submit(pooled.gathered, step=self._collecting.step, stage="train", first=first)
             if pooled.waits:
                 outcomes += self.collect(_FIRST_READING_S if fresh else _READING_S)
-        elif first and self._open.company is not None:
+        if first and self._open.company is not None:
             self._open.company.confirm()
         self._started = True
         return outcomes

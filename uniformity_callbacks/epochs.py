@@ -96,12 +96,12 @@ class EpochPool:
                 raise ValueError(f"{g.layer} must have outputs of one dimension and type on all ranks, got {kinds}")
         rank, device = self._ranks.rank, self._ranks.device
         message: Message = {"layers": [], "trouble": ""}
-        message, body = prepared(message, partial(_send, layers, streams, rank, device), NO_ROWS)
+        message, body, _ = prepared(message, partial(_send, layers, streams, rank, device), NO_ROWS)
         messages, bodies = self._rows.gather(message, body)
         total = None
         if lengths := [Moments.length(d) for layer in layers for d in layer.sums]:
             nothing = torch.zeros(sum(lengths), dtype=torch.float64)
-            message, vector = prepared(message, partial(_add_up, layers, streams, device), nothing)
+            message, vector, _ = prepared(message, partial(_add_up, layers, streams, device), nothing)
             messages, total = self._sums.total(message, vector)
         if message["trouble"]:
             raise RuntimeError(message["trouble"])
