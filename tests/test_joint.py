@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from spread import spread
-from uniformity_callbacks import WassersteinLoss
+from uniformity_callbacks import WassersteinLoss, exchanges, spectrum
 from uniformity_callbacks.joint import JointLoss
 from uniformity_callbacks.ranks import Ranks
 from uniformity_callbacks.shapes import Shape, agree, by_moments
@@ -129,3 +129,50 @@ def test_ranks_agree_on_the_most_that_one_has():
     assert agree(told) == [Shape(5, 8, "float32"), None]
     with pytest.raises(ValueError, match="of one dimension and type on all ranks"):
         agree([[Shape(3, 8, "float32")], [Shape(3, 9, "float32")]])
+
+
+class FailsOnce:
+    """What is sent instead of what failed needs the same once more."""
+
+    def __init__(self, call):
+        self.call, self.failed = call, False
+
+    def __call__(self, *args, **kwargs):
+        if not self.failed:
+            self.failed = True
+            raise MemoryError("planned")
+        return self.call(*args, **kwargs)
+
+
+def ill(rank, module, name, d):
+    """Three passes, with an error on the second rank in the second one."""
+    joint = JointLoss(WassersteinLoss(0.7), Ranks.of(nn.Linear(2, 2)))
+    module, out = {"exchanges": exchanges, "spectrum": spectrum}[module], []
+    for k in range(3):
+        with pytest.MonkeyPatch.context() as patch:
+            if k == rank == 1:
+                patch.setattr(module, name, FailsOnce(getattr(module, name)))
+            try:
+                (term,) = joint.terms([rows_of([12, 12], d)[rank]])
+                out.append(term.item())
+            except MemoryError as error:
+                out.append(str(error))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "d", "sent"),
+    [
+        ("exchanges", "pack", 96, False),
+        ("exchanges", "unit_rows", 8, False),
+        ("spectrum", "norm_and_root", 96, True),
+        ("spectrum", "norm_and_root", 8, True),
+    ],
+)
+def test_an_error_on_one_rank_keeps_no_other_from_the_exchange(module, name, d, sent):
+    first, second = spread(2, ill, module, name, d)
+    parts = rows_of([12, 12], d)
+    whole, alone = (WassersteinLoss(0.7)(torch.cat(rows)).item() for rows in (parts, parts[:1]))
+    assert first == pytest.approx([whole, whole if sent else alone, whole], rel=1e-10)
+    assert (second[0], second[2]) == pytest.approx((whole, whole), rel=1e-10)
+    assert second[1] == "planned"

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from dispatch import Calls
 from loops import QUICK, Model, Scripted, idle, step, validate, views
 from spread import spread
-from uniformity_callbacks import CollapseAlert, UniformityMonitor, read_journal
+from uniformity_callbacks import CollapseAlert, UniformityMonitor, WassersteinLoss, read_journal
 from uniformity_callbacks.panel import METRICS
 
 ALL = tuple(METRICS)
@@ -212,6 +212,50 @@ def test_stop_comes_at_one_step_on_all_ranks_and_all_remember_the_same(tmp_path,
     assert got[0] == got[1] == got[2]
     assert got[0][0] == 6  # collapsed from 4 on, certain at 5, told at the due step after it
     assert got[0][2] == [["projector", "constant"]]
+
+
+def called(rank, directory):
+    told = []
+    rules = [CollapseAlert("constant", action=lambda alert: told.append(alert.step), **QUICK)]
+    model, monitor = Scripted(range(2, 99)), UniformityMonitor("projector", every_n_steps=1, alerts=rules)
+    spoken = []
+    monitor.announce_by(spoken.append)
+    monitor.attach(model, directory=directory)
+    for k in range(6):
+        model.k = k
+        step(monitor, model, k, views())
+    monitor.close(together=True)
+    return told, len(spoken)
+
+
+def test_a_function_is_called_on_every_rank_and_one_speaks(tmp_path):
+    assert spread(2, called, tmp_path) == [([3], 1), ([3], 0)]
+
+
+def resumed_on_one(rank, directory):
+    """A plain loop that loads its state on the first rank alone; a loss waits for the alert that stood there."""
+    rules = [CollapseAlert("constant", **QUICK)]
+    loss = WassersteinLoss(0.5, when="alert")
+    model, monitor = Scripted(range(99)), UniformityMonitor("projector", every_n_steps=1, alerts=rules, auxiliary=loss)
+    monitor.attach(model, directory=directory)
+    for k in range(4):
+        model.k = k
+        step(monitor, model, k, views())
+    state = monitor.state_dict()
+    monitor.close(together=True)
+    loss = WassersteinLoss(0.5, when="alert")
+    monitor = UniformityMonitor("projector", every_n_steps=4, alerts=rules, auxiliary=loss)
+    if rank == 0:
+        monitor.load_state_dict(state)
+    monitor.attach(model, directory=directory)
+    out = [o for k in range(4, 9) for o in step(monitor, model, k, views())] + monitor.close(together=True)
+    return [(o.reading.step, o.reading.values.get("aux_weight"), len(o.alerts)) for o in out]
+
+
+def test_all_ranks_resume_what_the_first_remembers(tmp_path):
+    first, second = spread(2, resumed_on_one, tmp_path)
+    assert first == second
+    assert (4, 0.5, 0) in first  # the loss is on from the first step, on both ranks
 
 
 def by_itself(rank, directory):

@@ -122,6 +122,23 @@ def test_a_reading_that_takes_ten_seconds(tmp_path):
     assert max(longest, other[1]) < 3  # each due step gives it a second
 
 
+def cannot_begin(rank, directory):
+    """The journal's place is taken by a file, on the rank that writes it."""
+    (directory / "taken").touch()
+    with pytest.raises((ValueError, RuntimeError)) as info:
+        attached(directory / "taken")
+    monitor, model = attached(directory)  # nothing is left of the attempt
+    step(monitor, model, 0, batches(0, [20, 20])[rank])
+    monitor.close(together=True)
+    return type(info.value).__name__, str(info.value)
+
+
+def test_an_error_before_the_first_step_on_one_rank_ends_the_run_on_all(tmp_path):
+    (first, message), (second, other) = spread(2, cannot_begin, tmp_path)
+    assert (first, second) == ("ValueError", "RuntimeError")
+    assert other == f"UniformityMonitor on rank 0: ValueError: {message}"
+
+
 def fails_at_once(rank, directory, trouble, arguments, error):
     monitor, model = attached(directory, **arguments)
     with pytest.MonkeyPatch.context() as patch:

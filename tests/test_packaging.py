@@ -25,6 +25,7 @@ ORDER = [
     "loss",
     "ranks",
     "shapes",
+    "exchanges",
     "joint",
     "layers",
     "outputs",

@@ -112,11 +112,11 @@ class Collector:
             self._forget()
         if self._auxiliary is not None:
             self._auxiliary.progress = min(step / self._total, 1.0)
-        off: Mode = "watch" if self._kept else "off"
+        # All that ranks decide by comes before what may fail on one of them.
+        self._open, self._paused, self._repeated = True, False, False
         for layer in self._layers:
             layer.term, layer.entered = None, accumulating and layer.entered
-            layer.tap.start("train" if self._lacks(layer) else off)
-        self._open, self._paused, self._repeated = True, False, False
+        self._start("watch" if self._kept else "off")
 
     def repeat(self) -> None:
         """Begin the pass anew if it was paused: an optimizer evaluates the same batch once more.
@@ -125,11 +125,18 @@ class Collector:
         """
         if not (self._open and self._paused):
             return
-        self.end_pass()
-        self._open, self._repeated = True, True
+        try:
+            self.end_pass()
+        finally:
+            self._open, self._repeated = True, True
+            for layer in self._layers:
+                layer.term, layer.entered = None, False
+        self._start("off")
+
+    def _start(self, otherwise: Mode) -> None:
+        """Open the taps of layers that the loss lacks for it, the others as told."""
         for layer in self._layers:
-            layer.entered = False
-            layer.tap.start("train" if self._lacks(layer) else "off")
+            layer.tap.start("train" if self._lacks(layer) else otherwise)
 
     def alert(self, layers: Collection[str]) -> None:
         """Take the names of the layers that are collapsing: a loss that waits for an alert is on for these."""
@@ -155,7 +162,12 @@ class Collector:
                 rows[-1] = self._rows(layer) if adds else None
             except Exception as error:  # others wait for this rank
                 problems.append(error)
-        terms = self._joint.terms(rows)
+        try:
+            terms = self._joint.terms(rows)
+        except Exception as error:
+            for layer, adds in zip(self._layers, adding, strict=True):
+                layer.entered |= adds  # as on the other ranks: none may ask for the term again
+            return loss, error
         total = loss
         for layer, adds, own, term in zip(self._layers, adding, rows, terms, strict=True):
             if adds and term is not None:

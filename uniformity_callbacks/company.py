@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from uniformity_callbacks.epochs import EpochPool
 from uniformity_callbacks.gathered import Gathered
 from uniformity_callbacks.pool import Pool, Pooled
-from uniformity_callbacks.ranks import Ranks
+from uniformity_callbacks.ranks import Message, Ranks
 from uniformity_callbacks.reader import Outcome
 
 
@@ -45,6 +45,19 @@ class Company:
         if fatal and self._error is None:
             self._error = error
 
+    def begin(self, memory: Message) -> Message:
+        """Return what the first rank remembers of the run that is resumed, so that all decide alike from the start.
+
+        Args:
+            memory: what this rank remembers, as plain values.
+
+        Raises:
+            RuntimeError: as `step`.
+        """
+        fatal, memory = self._pool.begin({"trouble": self._trouble, "fatal": self._error is not None, "memory": memory})
+        self._raise(fatal)
+        return memory
+
     def step(self, gathered: Sequence[Gathered], ready: Sequence[Outcome], *, waits: bool) -> Pooled:
         """Return what all ranks gathered at a due step, and the readings that all have now.
 
@@ -69,7 +82,7 @@ class Company:
         Raises:
             RuntimeError: as `step`.
         """
-        self._raise(self._pool.fatal({"trouble": self._trouble, "fatal": self._error is not None}))
+        self.begin({})
 
     def validation(self, gathered: Sequence[Gathered]) -> list[Gathered]:
         """Return what all ranks gathered in a validation epoch, of the layers that any has called."""

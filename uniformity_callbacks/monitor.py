@@ -129,37 +129,61 @@ class UniformityMonitor(Driver):
         Raises:
             ValueError: no such layer, or one twice; the journal cannot be written; the loss's weight depends on how
                 much of the training is done, and its length is not known.
-            RuntimeError: already attached.
+            RuntimeError: already attached; or something of this went wrong on another rank.
         """
         if self._collector is not None:
             raise RuntimeError("the monitor is attached already; detach it by close() first")
+        ranks = Ranks.of(model, group) if together else None
+        company = None if ranks is None else Company(ranks, metrics=self.metrics, scope=self.scope)
+        try:
+            self._attach(model, Path(directory), record, total_steps, company)
+        except Exception as error:
+            if company is None:
+                raise
+            company.note(error, fatal=True)
+        if company is not None:
+            self._join(company)
+
+    def _attach(
+        self, model: nn.Module, directory: Path, record: bool, total_steps: float | None, company: Company | None
+    ) -> None:
         total = check_length(self.auxiliary, self.total_steps or total_steps)
         taps = [Tap(model, layer, output=self._output, views=self._views) for layer in self._layers]
         if len({tap.name for tap in taps}) < len(taps):
             raise ValueError(f"layer must name each layer once, got {', '.join(tap.name for tap in taps)}")
-        ranks = Ranks.of(model, group) if together else None
         collector = Collector(
             taps,
             every_n_steps=self.every_n_steps,
             window=self.window,
             auxiliary=self.auxiliary,
             total_steps=total,
-            ranks=ranks if self.scope == "global" else None,
-            seed=0 if ranks is None else ranks.rank,
+            ranks=company.ranks if company is not None and self.scope == "global" else None,
+            seed=0 if company is None else company.ranks.rank,
         )
         journal, feeds = None, []
-        if record and (ranks is None or ranks.is_first):
+        if record and (company is None or company.reads):
             feeds = [Feed(writer) for writer in self.writers]
-            path = self._journal_path or Path(directory) / JOURNAL_NAME
             run = {"layers": collector.names, "every_n_steps": self.every_n_steps, "prefix": self.prefix}
-            journal = JournalWriter(path, resume=self._resume, run=run)
+            journal = JournalWriter(self._journal_path or directory / JOURNAL_NAME, resume=self._resume, run=run)
             self._journal_path, self._resume = journal.path, True
         reader = Reader(self.metrics, self._book, faults=self.faults, journal=journal, feeds=feeds)
-        company = None if ranks is None else Company(ranks, metrics=self.metrics, scope=self.scope)
         layered = len(collector.names) > 1
         desk = Desk(reader, self._responder, self.faults, prefix=self.prefix, layered=layered, company=company)
         self._attached(collector, desk)
         collector.attach()
+
+    def _join(self, company: Company) -> None:
+        """Begin together with the other ranks, or not at all, and with the memory of the first one."""
+        own = {"resumed": self._resumed, "alerts": self._book.state_dict(), **self._responder.state_dict([])}
+        try:
+            memory = company.begin(own)
+        except Exception:
+            self.close()
+            raise
+        if not company.reads:
+            self._resumed = memory["resumed"]
+            self._book.load_state_dict(memory["alerts"])
+            self._responder.load_state_dict(memory)
 
     def close(self, *, together: bool = False) -> list[Outcome]:
         """Take the hooks off, finish all readings, flush and close journal and writers; return what was left.

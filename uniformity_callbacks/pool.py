@@ -87,9 +87,10 @@ class Pool:
         waits = messages[0]["waits"] or not any(heard)
         return Pooled(merged, _outcomes(messages), waits, _fatal(messages), error or failed)
 
-    def fatal(self, state: Message) -> str | None:
-        """Return what is to end the run, in words; ``state`` as for `step`."""
-        return _fatal(self._words.gather(state)[0])
+    def begin(self, state: Message) -> tuple[str | None, Message]:
+        """Return what is to end the run, in words, and the first rank's ``memory``; else ``state`` is as for `step`."""
+        messages, _ = self._words.gather(state)
+        return _fatal(messages), messages[0]["memory"]
 
     def outcomes(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Return the readings that the first rank has finished, on all ranks."""
