@@ -116,6 +116,18 @@ def test_bytes_are_those_of_the_docs(kind, size):
     assert spread(2, counted, [600, 600], 128, kind) == [[8 * (128 * 128 + 128 + 1) + 16]] * 2  # sums
 
 
+def changing(rank, kinds):
+    joint = JointLoss(WassersteinLoss(0.7), Ranks.of(nn.Linear(2, 2)))
+    return [joint.terms([rows_of([40, 40], d, dtype)[rank]])[0] for d, dtype in kinds]
+
+
+def test_type_and_dimension_may_change_on_all_ranks():
+    kinds = [(8, torch.float32), (8, torch.bfloat16), (6, torch.float64), (96, torch.float64), (8, torch.float32)]
+    expected = [WassersteinLoss(0.7)(torch.cat(rows_of([40, 40], d, dtype))) for d, dtype in kinds]
+    for terms in spread(2, changing, kinds):
+        assert terms == [pytest.approx(term.item(), rel=1e-5) for term in expected]
+
+
 def test_the_cheaper_exchange_is_taken():
     assert not by_moments([Shape(255, 512, "float32")], 8)  # 8 ranks of 255 rows: fewer than 4 d
     assert by_moments([Shape(257, 512, "float32")], 8)
