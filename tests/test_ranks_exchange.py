@@ -3,7 +3,9 @@
 import math
 
 import numpy as np
+import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from loops import QUICK, Scripted, play
@@ -35,6 +37,24 @@ def test_messages_of_any_length_from_any_rank_with_rows_behind_them():
     rows = [((3, 5), [0.5]), ((4, 5), [1.5])]
     expected = [(lengths, rows, [2.0] * 5) for k in range(4) for lengths in ([3000 + k, k], [k, 6000 + k])]
     assert spread(2, told) == [expected] * 2
+
+
+def places(rank, backend):
+    """Where collectives are, of a model that is moved, in part and whole, to the device that needs no GPU."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dist, "get_backend", lambda group: backend)
+        ranks = Ranks.of(model)
+    out = [ranks.device.type]
+    for part in (model[1], model):
+        part.to("meta")
+        out.append(ranks.device.type)
+    return out, ranks.answers_at_once
+
+
+@pytest.mark.parametrize(("backend", "there"), [("gloo", "cpu"), ("nccl", "meta")])
+def test_collectives_are_where_the_model_is_moved_unless_their_backend_stays_on_the_cpu(backend, there):
+    assert spread(2, places, backend) == [(["cpu", there, there], there == "cpu")] * 2
 
 
 def numpy_numbers(rank, directory):

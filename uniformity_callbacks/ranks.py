@@ -33,15 +33,12 @@ class Ranks:
     Attributes:
         size: how many they are.
         rank: the number of this one.
-        device: where the collectives' tensors must be.
     """
 
     def __init__(self, model: nn.Module, group: dist.ProcessGroup | None = None) -> None:
         self.group = group
         self.size, self.rank = dist.get_world_size(group), dist.get_rank(group)
-        parameter = next(model.parameters(), None)
-        on_cpu = parameter is None or dist.get_backend(group) in ("gloo", "mpi")
-        self.device = torch.device("cpu") if on_cpu else parameter.device  # type: ignore[union-attr]
+        self._model, self._on_cpu = model, dist.get_backend(group) in ("gloo", "mpi")
 
     @classmethod
     def of(cls, model: nn.Module, group: dist.ProcessGroup | None = None) -> Ranks | None:
@@ -54,6 +51,12 @@ class Ranks:
     def is_first(self) -> bool:
         """Whether this is the one that reads and writes."""
         return self.rank == 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the collectives' tensors must be; asked anew each time, for a model may be moved after `attach`."""
+        places = () if self._on_cpu else (parameter.device for parameter in self._model.parameters())
+        return next((place for place in places if place.type != "cpu"), torch.device("cpu"))  # parts may be offloaded
 
     @property
     def answers_at_once(self) -> bool:
