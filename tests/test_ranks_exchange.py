@@ -57,6 +57,14 @@ def test_collectives_are_where_the_model_is_moved_unless_their_backend_stays_on_
     assert spread(2, places, backend) == [(["cpu", there, there], there == "cpu")] * 2
 
 
+def found(rank):
+    return Ranks.of(nn.Linear(2, 2)) is None
+
+
+def test_one_rank_alone_exchanges_nothing():
+    assert spread(1, found) == [True]
+
+
 def numpy_numbers(rank, directory):
     rule = CollapseAlert("constant", threshold=np.float32(0.95), **QUICK)
     model, monitor = Scripted(range(2, 99)), UniformityMonitor("projector", every_n_steps=1, alerts=[rule])

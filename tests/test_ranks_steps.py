@@ -1,15 +1,17 @@
 """Due steps of several ranks that are unlike each other, or unlike the step before: all go on, and know the same."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 from dispatch import Calls
-from loops import step
+from loops import Model, idle, step, views
 from spread import spread
 from test_monitor_ranks import attached, batches
 from test_monitor_ranks_faults import Planned, fails
-from uniformity_callbacks import pool
+from uniformity_callbacks import UniformityMonitor, pool
 from uniformity_callbacks.reader import Reader
 
 ROWS, SUMS = ["w2", "alignment", "lu"], ["w2", "alignment"]
@@ -99,6 +101,85 @@ def test_views_that_are_no_longer_there_are_not_read_and_types_may_change_on_all
     assert [values.keys() for _, values, _ in first] == [values.keys() for _, values, _ in alone]
     assert "alignment" not in first[2][1]
     assert all(torch.tensor(list(values.values())).isfinite().all() for _, values, _ in first)
+
+
+def unlike(rank, directory, metrics, sizes, **arguments):
+    """Steps of views of such sizes, after one of two views of 20 rows."""
+    monitor, model = attached(directory, metrics=metrics, **arguments)
+    out = []
+    for k, step_sizes in enumerate(([20, 20], sizes[rank], sizes[rank])):
+        monitor.begin(k)
+        for n in step_sizes:
+            model(torch.randn(n, 4, dtype=torch.float64)).square().mean().backward()
+        monitor.pause()
+        monitor.end_pass()
+        out += monitor.finish()
+    out += monitor.close(together=True)
+    return [(o.reading.values, o.reading.why) for o in out], monitor.faults.count
+
+
+UNPAIRED = {
+    "one view on one rank": [[20, 20], [20]],
+    "views of different sizes": [[20, 20], [20, 19]],
+    "sizes that add up": [[20, 19], [19, 20]],
+}
+
+
+@pytest.mark.parametrize("metrics", [ROWS, SUMS])
+@pytest.mark.parametrize("case", UNPAIRED)
+def test_views_that_are_not_paired_on_every_rank_are_not_aligned(tmp_path, metrics, case):
+    sizes = UNPAIRED[case]
+    (first, faults), (second, _) = spread(2, unlike, tmp_path, metrics, sizes)
+    assert repr(first) == repr(second)
+    assert ["alignment" in values for values, _ in first] == [True, False, False]
+    assert [values["samples"] for values, _ in first] == [80] + [sum(map(sum, sizes))] * 2
+    assert faults == 0
+
+
+@pytest.mark.parametrize(("scope", "samples"), [("global", [80, 40, 40]), ("rank", [40, 0, 0])])
+def test_a_layer_that_the_first_rank_does_not_call(tmp_path, scope, samples):
+    with_why = "rank 0 brought nothing: projector was not called" if scope == "global" else "projector was not called"
+    for readings, faults in spread(2, partial(unlike, scope=scope), tmp_path, ROWS, [[], [20, 20]]):
+        assert [values["samples"] for values, _ in readings] == samples
+        assert [why for _, why in readings] == ["", with_why, with_why]
+        assert faults == 0
+
+
+def blind(rank, directory):
+    monitor, model = attached(directory)
+    step(monitor, model, 0, batches(0, [20, 20])[rank])
+    return [o.reading.step for k in range(1, 3) for o in idle(monitor, k)]
+
+
+def test_that_no_rank_has_rows_is_told_at_once(tmp_path):
+    assert spread(2, blind, tmp_path) == [[1, 2]] * 2
+
+
+class Twofold(Model):
+    """Two that are named like a projector, of which one is trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.teacher = Model()
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.teacher(x)
+        return super().forward(x)
+
+
+def found(rank, directory):
+    monitor, model = UniformityMonitor(every_n_steps=1), Twofold()
+    monitor.attach(model, directory=directory)
+    out = []
+    for k in range(3):
+        out += step(monitor, model, k, views()) if rank else idle(monitor, k)
+    out += monitor.close(together=True)
+    return [o.reading.layer for o in out]
+
+
+def test_a_layer_that_another_rank_has_found_is_named(tmp_path):
+    assert spread(2, found, tmp_path) == [["projector"] * 3] * 2
 
 
 def fails_as_it_ends(rank, directory):
