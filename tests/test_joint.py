@@ -1,5 +1,7 @@
 """The loss of all ranks' rows together: its value, and the gradient that data parallel training makes of it."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +10,7 @@ from spread import spread
 from uniformity_callbacks import WassersteinLoss, exchanges, spectrum
 from uniformity_callbacks.joint import JointLoss
 from uniformity_callbacks.ranks import Ranks
-from uniformity_callbacks.shapes import Shape, agree, by_moments
+from uniformity_callbacks.shapes import Shape, agree, by_moments, grown, pack, unpack
 
 
 def rows_of(sizes, d, dtype=torch.float64):
@@ -114,6 +116,72 @@ def counted(rank, sizes, d, kind):
 def test_bytes_are_those_of_the_docs(kind, size):
     assert spread(2, counted, [64, 64], 128, kind) == [[64 * 128 * size + 16]] * 2  # rows, and a head of two numbers
     assert spread(2, counted, [600, 600], 128, kind) == [[8 * (128 * 128 + 128 + 1) + 16]] * 2  # sums
+
+
+def changing(rank, kinds):
+    joint = JointLoss(WassersteinLoss(0.7), Ranks.of(nn.Linear(2, 2)))
+    return [joint.terms([rows_of([40, 40], d, dtype)[rank]])[0] for d, dtype in kinds]
+
+
+def test_type_and_dimension_may_change_on_all_ranks():
+    kinds = [(8, torch.float32), (8, torch.bfloat16), (6, torch.float64), (96, torch.float64), (8, torch.float32)]
+    expected = [WassersteinLoss(0.7)(torch.cat(rows_of([40, 40], d, dtype))) for d, dtype in kinds]
+    for terms in spread(2, changing, kinds):
+        assert terms == [pytest.approx(term.item(), rel=1e-5) for term in expected]
+
+
+def seen_now_and_then(rank, d):
+    joint = JointLoss(WassersteinLoss(0.7), Ranks.of(nn.Linear(2, 2)))
+    own = rows_of([12, 12], d)[rank]
+    return [joint.terms([own if k in (1, 3 + rank) else None])[0] for k in range(6)]
+
+
+@pytest.mark.parametrize("d", [4, 96])
+def test_there_is_a_term_where_any_rank_has_rows_and_none_where_no_rank_has(d):
+    parts = rows_of([12, 12], d)
+    together, *each = (WassersteinLoss(0.7)(rows).item() for rows in (torch.cat(parts), *parts))
+    for terms in spread(2, seen_now_and_then, d):
+        assert [terms[k] for k in (0, 2, 5)] == [None] * 3
+        assert [terms[k].item() for k in (1, 3, 4)] == pytest.approx([together, *each])
+
+
+def with_bad_rows(rank, d):
+    joint = JointLoss(WassersteinLoss(0.7), Ranks.of(nn.Linear(2, 2)))
+    for k in range(2):  # sums are about a mean from the second on
+        own = rows_of([20, 20], d)[rank]
+        own[rank + 3 * k :: 5] = (math.nan, 0.0)[k]
+        own.requires_grad_()
+        (term,) = joint.terms([own])
+    term.backward()
+    return term.item(), own.grad / 2
+
+
+@pytest.mark.parametrize("d", [8, 96])
+def test_rows_that_cannot_be_measured_are_none(d):
+    whole = torch.cat(rows_of([20, 20], d))
+    whole[3:20:5] = whole[24::5] = 0.0
+    whole.requires_grad_()
+    term = WassersteinLoss(0.7)(whole)
+    term.backward()
+    for (value, gradient), expected in zip(spread(2, with_bad_rows, d), whole.grad.chunk(2), strict=True):
+        assert value == pytest.approx(term.item(), rel=1e-10)
+        torch.testing.assert_close(gradient, expected)
+
+
+def test_rows_of_any_type_and_number_are_unpacked_as_they_were():
+    kinds = [(3, 5, torch.bfloat16), (1, 1, torch.float32), (2, 3, torch.float64), (0, 4, torch.float16)]
+    rows = [torch.randn(n, d).to(dtype) for n, d, dtype in kinds]
+    shapes = [Shape.of(z) for z in rows]
+    packed = pack([(shape, z) for shape, z in zip(shapes, rows, strict=True)], torch.device("cpu"))
+    for z, got in zip(rows, unpack(packed, shapes), strict=True):
+        assert got.dtype == z.dtype
+        torch.testing.assert_close(got, z, rtol=0, atol=0)
+
+
+def test_shapes_grow_and_change_their_kind():
+    few, many, other = Shape(3, 8, "float32"), Shape(5, 8, "float32"), Shape(2, 9, "float32")
+    assert grown([few, many, None, None, other], [many, few, few, None, many]) == [many, many, few, None, other]
+    assert grown([few], [many, other]) == [many, other]
 
 
 def test_the_cheaper_exchange_is_taken():

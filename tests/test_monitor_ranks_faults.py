@@ -70,6 +70,7 @@ def test_an_error_or_no_capture_on_one_rank(tmp_path, trouble, auxiliary, metric
         if BAD not in whole:
             assert told[BAD][0] == 40
             assert told[BAD][1].startswith("rank 1 brought nothing: ")
+            assert (got[1][2] > 0) == (trouble != "no capture")
     assert got[0][2] == 0
 
 
@@ -149,7 +150,9 @@ def fails_at_once(rank, directory, trouble, arguments, error):
     return str(info.value)
 
 
-@pytest.mark.parametrize(("trouble", "auxiliary"), [("take", None), ("views", 0.5), ("begin", 0.5), ("pause", None)])
+@pytest.mark.parametrize(
+    ("trouble", "auxiliary"), [("take", None), ("views", 0.5), ("begin", 0.5), ("pause", None), ("pack", None)]
+)
 def test_an_error_in_the_first_step_on_one_rank_ends_the_run_on_all(tmp_path, trouble, auxiliary):
     got = spread(3, fails_at_once, tmp_path, trouble, {"auxiliary": auxiliary}, Planned)
     assert got == [

@@ -77,7 +77,7 @@ class Company:
         return pooled
 
     def confirm(self) -> None:
-        """Have all ranks raise what is fatal on one, where no due step does it.
+        """Have all ranks raise what is fatal on one, when the first step ends.
 
         Raises:
             RuntimeError: as `step`.

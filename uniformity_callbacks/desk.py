@@ -60,7 +60,7 @@ class Desk:
         """
         if self.company is not None:
             try:
-                return self.company.step(gathered, ready, waits=waits)
+                pooled = self.company.step(gathered, ready, waits=waits)
             except Exception as error:
                 if first:
                     raise
@@ -68,6 +68,11 @@ class Desk:
                 why = f"{type(error).__name__}: {error}"
                 # Nothing more is exchanged in this step: other ranks do not know.
                 return Pooled([Gathered(layer.layer, None, {}, why) for layer in gathered], ready, False, None)
+            if pooled.error is not None:
+                self.company.note(pooled.error, fatal=first)
+                if not first:
+                    self._faults.add("exchange", pooled.error)
+            return pooled
         return Pooled(gathered, ready, waits or not any(layer.seen for layer in gathered), None)
 
     def validation(self, gathered: list[Gathered]) -> list[Gathered]:

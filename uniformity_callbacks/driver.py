@@ -73,7 +73,7 @@ class Driver:
 
         At step 0, unless a state was loaded, nothing is known of a run that the monitor watched before.
         """
-        self._begun = True
+        self._begun, step = True, int(step)
         self._collecting.start(step)
         if step == 0 and not self._resumed:
             self._responder.reset()
@@ -87,6 +87,7 @@ class Driver:
             accumulating: the auxiliary loss is in gradients that no optimizer has used yet: it is not added again.
         """
         with self._kept_from_training("begin"):
+            step = int(step)  # NumPy's and torch's numbers are not JSON's
             if not self._begun:
                 self.start(step)
             self._collecting.begin(step, accumulating=accumulating)
@@ -167,7 +168,7 @@ class Driver:
                 self._open.submit(pooled.gathered, step=self._collecting.step, stage="train", first=first)
             if pooled.waits:
                 outcomes += self.collect(_FIRST_READING_S if fresh else _READING_S)
-        elif first and self._open.company is not None:
+        if first and self._open.company is not None:
             self._open.company.confirm()
         self._started = True
         return outcomes

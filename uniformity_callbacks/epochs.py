@@ -96,12 +96,14 @@ class EpochPool:
                 raise ValueError(f"{g.layer} must have outputs of one dimension and type on all ranks, got {kinds}")
         rank, device = self._ranks.rank, self._ranks.device
         message: Message = {"layers": [], "trouble": ""}
-        message, body = prepared(message, partial(_send, layers, streams, rank, device), NO_ROWS)
+        message, body, failed = prepared(message, partial(_send, layers, streams, rank, device), NO_ROWS)
+        if failed:  # all or nothing: what was said to be missing is not added up
+            streams = [None] * len(streams)
         messages, bodies = self._rows.gather(message, body)
         total = None
         if lengths := [Moments.length(d) for layer in layers for d in layer.sums]:
             nothing = torch.zeros(sum(lengths), dtype=torch.float64)
-            message, vector = prepared(message, partial(_add_up, layers, streams, device), nothing)
+            message, vector, _ = prepared(message, partial(_add_up, layers, streams, device), nothing)
             messages, total = self._sums.total(message, vector)
         if message["trouble"]:
             raise RuntimeError(message["trouble"])
@@ -121,15 +123,17 @@ class EpochPool:
         troubles: Sequence[str],
     ) -> list[Gathered]:
         sums = iter([] if total is None else torch.split(total, [Moments.length(d) for la in layers for d in la.sums]))
+        bodies = [body[:0] if trouble else body for body, trouble in zip(bodies, troubles, strict=True)]
         sent = [self._received(body, layers, rank) for rank, body in enumerate(bodies)]
         merged = []
         for k, (g, layer) in enumerate(zip(gathered, layers, strict=True)):
             rows = [parts[k] for parts in sent if parts[k]]
             each = tuple(Moments.unflatten(next(sums), d) for d in layer.sums)
             sample: Sample | None = None
-            if layer.having and layer.whole:
+            came = any(told["views"] and not trouble for told, trouble in zip(layer.told, troubles, strict=True))
+            if came and layer.whole:
                 sample = StepSample(StepSample.of(rows).raw, layer.paired)
-            elif layer.having:
+            elif came:
                 sample = Sums(each, _draw(rows, len(each)))
             reasons = [
                 trouble or ("" if told["views"] else "no rows")

@@ -127,6 +127,8 @@ class BySums(Exchange):
     def __init__(self, ranks: Ranks, shapes: Sequence[Shape | None], means: dict[int, Tensor]) -> None:
         super().__init__(ranks, shapes)
         self._means = means
+        for k in [k for k, mean in means.items() if (shape := shapes[k]) is not None and shape.d != len(mean)]:
+            del means[k]
         self._own: dict[int, tuple[Tensor, Tensor]] = {}  # which rows are valid (n, 1); unit rows about the mean
 
     def fits(self, shape: Shape, rows: Tensor) -> bool:

@@ -12,7 +12,7 @@ from uniformity_callbacks import measures
 from uniformity_callbacks.exchanges import ByRows, BySums, Exchange, Rows, Whole
 from uniformity_callbacks.loss import WassersteinLoss
 from uniformity_callbacks.ranks import Channel, Ranks
-from uniformity_callbacks.shapes import Shape, agree, by_moments
+from uniformity_callbacks.shapes import Shape, agree, by_moments, grown
 from uniformity_callbacks.statistics import unit_rows
 
 
@@ -72,7 +72,7 @@ class JointLoss:
             head, packed, failure = self._packed(exchange, rows)
             got = exchange.send(packed)
             told = exchange.head(got, len(head))
-            self._misfit = told[0]
+            self._misfit = told[0].clone()  # a view would keep all that was got
             if ranks.answers_at_once and bool(self._misfit):
                 shapes = self._agree(channel, rows)
                 continue
@@ -100,7 +100,7 @@ class JointLoss:
     def _agree(self, channel: Channel, rows: Rows) -> Sequence[Shape | None]:
         messages, _ = channel.gather({"layers": [None if z is None else Shape.of(z) for z in rows]})
         told = [[None if shape is None else Shape(*shape) for shape in message["layers"]] for message in messages]
-        shapes = agree(told if self._shapes is None else [*told, self._shapes])
+        shapes = agree(told) if self._shapes is None else grown(agree(told), self._shapes)
         self._shapes = shapes if any(shapes) else None
         return shapes
 

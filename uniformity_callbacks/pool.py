@@ -17,7 +17,7 @@ from uniformity_callbacks.moments import Moments
 from uniformity_callbacks.ranks import Channel, Message, Ranks
 from uniformity_callbacks.reader import Outcome
 from uniformity_callbacks.sample import StepSample, Sums
-from uniformity_callbacks.shapes import NO_ROWS, Shape, agree, by_moments, pack, unpack
+from uniformity_callbacks.shapes import NO_ROWS, Shape, agree, by_moments, grown, pack, unpack
 from uniformity_callbacks.statistics import UnitRows, unit_rows
 
 NEEDS_ROWS = frozenset({"lu"})
@@ -33,12 +33,14 @@ class Pooled:
         outcomes: readings that the first rank has finished.
         waits: whether the reading is to be told at once.
         fatal: what is to end the run on all ranks, in words, or None.
+        error: what kept this rank from sending its rows, or from taking what all sent, or None.
     """
 
     gathered: list[Gathered]
     outcomes: list[Outcome]
     waits: bool
     fatal: str | None
+    error: Exception | None = None
 
 
 class Pool:
@@ -71,12 +73,19 @@ class Pool:
         own = [g.sample.raw if self.shares and isinstance(g.sample, StepSample) else () for g in gathered]
         layers = [_tell(g, views) for g, views in zip(gathered, own, strict=True)]
         message = {**state, "layers": layers, "outcomes": [outcome.to_plain() for outcome in outcomes]}
-        if self._shapes is None:
-            self._agree(self._steps.gather(message)[0])
-        messages, samples = self._exchange(message, own)
-        merged = [self._merged(k, g, messages, samples) for k, g in enumerate(gathered)]
-        waits = messages[0]["waits"] or not any(layer.seen for layer in merged)
-        return Pooled(merged, _outcomes(messages), waits, _fatal(messages))
+        messages, join, error = self._exchange(message, own)
+        samples: list[StepSample | Sums | None] = []
+        failed = None
+        try:
+            _most(messages)  # raises, if at all, on all ranks
+            samples = join() if self.ranks.is_first else []
+        except Exception as caught:
+            failed = caught
+        merged = [self._merged(k, g, messages, samples, failed) for k, g in enumerate(gathered)]
+        # From here on ranks do the same only by what all of them have heard, whatever became of it on one.
+        heard = [layer["seen"] for told in (messages if self.shares else messages[:1]) for layer in told["layers"]]
+        waits = messages[0]["waits"] or not any(heard)
+        return Pooled(merged, _outcomes(messages), waits, _fatal(messages), error or failed)
 
     def begin(self, state: Message) -> tuple[str | None, Message]:
         """Return what is to end the run, in words, and the first rank's ``memory``; else ``state`` is as for `step`."""
@@ -95,43 +104,52 @@ class Pool:
         return [g for g in merged if g.seen]
 
     def _agree(self, messages: Sequence[Message]) -> None:
-        """Take the shapes that hold those of all ranks and those agreed on before."""
-        told = [[_shapes(layer) for layer in message["layers"]] for message in messages]
-        told += [] if self._shapes is None else [self._shapes]
-        shapes = []
-        for layer in zip(*told, strict=True):
-            most = max(map(len, layer))
-            views = agree([[*views, *[None] * (most - len(views))] for views in layer])
-            shapes.append([view for view in views if view is not None])
+        """Take the shapes that hold those of all ranks, and those agreed on before; none if the ranks differ."""
+        try:
+            shapes = _most(messages, self._shapes)
+        except ValueError:  # said by `step`
+            shapes = []
         self._shapes = shapes if any(shapes) else None
 
     def _exchange(
         self, message: Message, own: Sequence[tuple[Tensor, ...]]
-    ) -> tuple[list[Message], list[StepSample | Sums | None]]:
-        """Return the messages, and on the first rank the sample of all ranks of each layer."""
+    ) -> tuple[list[Message], Callable[[], list[StepSample | Sums | None]], Exception | None]:
+        """Return the messages, what makes the sample of all ranks of each layer, and why this rank sent nothing."""
+        error = None
+        if self.shares and self._shapes is None:
+            self._agree(self._steps.gather(message)[0])
         while (shapes := self._shapes) is not None and self._by_sums(shapes):
             nothing = torch.zeros(sum(sum(_lengths(views)) for views in shapes), dtype=torch.float64)
-            message, vector = prepared(message, partial(_add_up, own, shapes, self.ranks.device), nothing)
+            message, vector, failed = prepared(message, partial(_add_up, own, shapes, self.ranks.device), nothing)
+            if failed:  # nothing in a second try, either: that is what the message says
+                own, error = [()] * len(own), failed
             messages, total = self._steps.total(message, vector)
             told = [pair for message in messages for pair in zip(message["layers"], shapes, strict=True)]
             if all(_within(_shapes(layer), agreed) for layer, agreed in told):
-                return messages, _split(total, shapes, messages) if self.ranks.is_first else []
+                return messages, partial(_split, total, shapes, messages), error
             self._agree(messages)
         parts = [(Shape.of(view), view) for views in own for view in views]
-        message, body = prepared(message, partial(pack, parts, self.ranks.device), NO_ROWS)
+        message, body, failed = prepared(message, partial(pack, parts, self.ranks.device), NO_ROWS)
         messages, bodies = self._steps.gather(message, body)
-        return messages, _join(messages, bodies) if self.ranks.is_first else []
+        return messages, partial(_join, messages, bodies), error or failed
 
     def _by_sums(self, shapes: Sequence[Sequence[Shape]]) -> bool:
         return not self._rows_only and by_moments([shape for views in shapes for shape in views], self.ranks.size)
 
     def _merged(
-        self, k: int, own: Gathered, messages: Sequence[Message], samples: Sequence[StepSample | Sums | None]
+        self,
+        k: int,
+        own: Gathered,
+        messages: Sequence[Message],
+        samples: Sequence[StepSample | Sums | None],
+        failed: Exception | None = None,
     ) -> Gathered:
         told = [message["layers"][k] for message in (messages if self.shares else messages[:1])]
         seen = [layer["seen"] for layer in told]
         name = next((layer["name"] for layer in told if layer["seen"]), told[0]["name"])
         reasons = [message.get("trouble") or layer["why"] for message, layer in zip(messages, told, strict=False)]
+        if failed is not None:
+            return Gathered(name, None, own.extras, f"{type(failed).__name__}: {failed}")
         if not any(seen):
             return Gathered(name, None, own.extras, reasons[0])
         why = "; ".join(f"rank {rank} brought nothing: {reasons[rank]}" for rank in range(len(told)) if not seen[rank])
@@ -158,6 +176,22 @@ def _tell(gathered: Gathered, views: Sequence[Tensor]) -> dict[str, Any]:
 
 def _shapes(layer: dict[str, Any]) -> list[Shape]:
     return [Shape(*shape) for shape in layer["shapes"]]
+
+
+def _most(messages: Sequence[Message], before: Sequence[Sequence[Shape]] | None = None) -> list[list[Shape]]:
+    """Return for each layer and view the shape that holds that of all ranks, and those before of the same kind.
+
+    Raises:
+        ValueError: a layer has outputs of different dimension or type on different ranks.
+    """
+    told = [[_shapes(layer) for layer in message["layers"]] for message in messages]
+    most = []
+    for layer in zip(*told, strict=True):
+        count = max(map(len, layer))
+        most.append(agree([[*views, *[None] * (count - len(views))] for views in layer]))
+    if before is not None:
+        most = [grown(*layer) for layer in zip(most, before, strict=True)]
+    return [[view for view in views if view is not None] for views in most]
 
 
 def _within(views: Sequence[Shape], agreed: Sequence[Shape]) -> bool:
@@ -190,13 +224,15 @@ def _join(messages: Sequence[Message], bodies: Sequence[Tensor]) -> list[StepSam
     return samples
 
 
-def prepared(message: Message, prepare: Callable[[], Tensor], nothing: Tensor) -> tuple[Message, Tensor]:
+def prepared(
+    message: Message, prepare: Callable[[], Tensor], nothing: Tensor
+) -> tuple[Message, Tensor, Exception | None]:
     """Return a message and what goes with it; if that fails, a message that says so, for the others wait for one."""
     try:
-        return message, prepare()
+        return message, prepare(), None
     except Exception as error:
         layers = [{**layer, "shapes": [], "seen": False} for layer in message["layers"]]
-        return {**message, "layers": layers, "trouble": f"{type(error).__name__}: {error}"}, nothing
+        return {**message, "layers": layers, "trouble": f"{type(error).__name__}: {error}"}, nothing, error
 
 
 def _add_up(own: Sequence[tuple[Tensor, ...]], shapes: Sequence[Sequence[Shape]], device: torch.device) -> Tensor:
@@ -228,7 +264,9 @@ def _split(
     samples: list[StepSample | Sums | None] = []
     parts = iter(torch.split(total, [length for views in shapes for length in _lengths(views)]))
     for views, told in zip(shapes, _layers(messages), strict=True):
-        each = tuple(Moments.unflatten(next(parts), shape.d) for shape in views)
-        aligned = next(parts).view(-1, 2)
+        most = max((len(layer["shapes"]) for layer in told), default=0)  # there may have been more views before
+        each = tuple(Moments.unflatten(next(parts), shape.d) for shape in views)[:most]
+        pairs = [k for k, (_, b) in enumerate(combinations(range(len(views)), 2)) if b < most]
+        aligned = next(parts).view(-1, 2)[pairs]
         samples.append(Sums(each, aligned=aligned if len(aligned) and _paired(told) else None) if told else None)
     return samples

@@ -33,15 +33,12 @@ class Ranks:
     Attributes:
         size: how many they are.
         rank: the number of this one.
-        device: where the collectives' tensors must be.
     """
 
     def __init__(self, model: nn.Module, group: dist.ProcessGroup | None = None) -> None:
         self.group = group
         self.size, self.rank = dist.get_world_size(group), dist.get_rank(group)
-        parameter = next(model.parameters(), None)
-        on_cpu = parameter is None or dist.get_backend(group) in ("gloo", "mpi")
-        self.device = torch.device("cpu") if on_cpu else parameter.device  # type: ignore[union-attr]
+        self._model, self._on_cpu = model, dist.get_backend(group) in ("gloo", "mpi")
 
     @classmethod
     def of(cls, model: nn.Module, group: dist.ProcessGroup | None = None) -> Ranks | None:
@@ -54,6 +51,12 @@ class Ranks:
     def is_first(self) -> bool:
         """Whether this is the one that reads and writes."""
         return self.rank == 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the collectives' tensors must be; asked anew each time, for a model may be moved after `attach`."""
+        places = () if self._on_cpu else (parameter.device for parameter in self._model.parameters())
+        return next((place for place in places if place.type != "cpu"), torch.device("cpu"))  # parts may be offloaded
 
     @property
     def answers_at_once(self) -> bool:
@@ -136,12 +139,20 @@ class Channel:
     def _make_room(self, message: int, body: int) -> None:
         """Messages vary by a few digits and an alert's text: twice what was needed. Bodies do not."""
         if message > self._room:
-            self._room = 2 * message
+            self._room = -(-2 * message // 8) * 8  # bodies come after it, and are viewed as numbers of up to 8 bytes
         self._body = max(self._body, body)
 
 
 def _encode(message: Message) -> bytes:
-    return json.dumps(message).encode()
+    return json.dumps(message, default=_plain).encode()
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON has for a value that is none of its own: others wait for the message, whatever is in it."""
+    try:
+        return value.item()  # a number of NumPy's, as a threshold or step may be
+    except Exception:
+        return repr(value)
 
 
 def _decode(text: bytes) -> Message:

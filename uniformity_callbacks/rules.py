@@ -125,6 +125,7 @@ class CollapseAlert:
             raise ValueError(f"action must be one of {names} or a function of the alert, got {self.action!r}")
         if self.threshold is not None:
             self._check_threshold(self.threshold)
+            object.__setattr__(self, "threshold", float(self.threshold))  # frozen; the journal takes no NumPy number
         if self.fall is not None and not 0 < self.fall < 1:
             raise ValueError(f"fall must be a share in (0, 1) or None, got {self.fall!r}")
         if self.kind != "dimensional" and self.fall not in (FALL, None):
@@ -135,7 +136,7 @@ class CollapseAlert:
         defaults["warmup_steps"] = WARMUP_STEPS if self.kind in COLLAPSE else 0
         for name, value in defaults.items():
             if getattr(self, name) is None:
-                object.__setattr__(self, name, value)  # frozen
+                object.__setattr__(self, name, value)
         for name, number, least in (("patience", self.patience, 1), ("warmup_steps", self.warmup_steps, 0)):
             if isinstance(number, bool) or not isinstance(number, int) or number < least:
                 raise ValueError(f"{name} must be an integer >= {least} or None for the default, got {number!r}")

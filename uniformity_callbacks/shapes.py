@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
 import torch
@@ -55,6 +56,12 @@ def agree(told: Sequence[Sequence[Shape | None]]) -> list[Shape | None]:
             raise ValueError(f"a layer's outputs must be of one dimension and type on all ranks, got {seen}")
         shapes.append(max(seen, default=None))
     return shapes
+
+
+def grown(shapes: Sequence[Shape | None], before: Sequence[Shape | None]) -> list[Shape | None]:
+    """Return at each place the shape that holds both; of another dimension or type than before, that of now."""
+    pairs = zip_longest(shapes, before)
+    return [max(a, b) if a and b and a[1:] == b[1:] else a or b for a, b in pairs]
 
 
 def by_moments(shapes: Sequence[Shape | None], size: int) -> bool:

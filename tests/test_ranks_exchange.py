@@ -1,0 +1,91 @@
+"""What ranks exchange, message by message: of any length, from any rank, and never one rank alone."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from loops import QUICK, Scripted, play
+from spread import spread
+from uniformity_callbacks import CollapseAlert, UniformityMonitor, read_journal
+from uniformity_callbacks.ranks import Channel, Ranks, _decode, _encode
+from uniformity_callbacks.shapes import Shape, pack, unpack
+
+
+def told(rank):
+    """Messages that outgrow the room, now of one rank and now of the other, by one byte more each time."""
+    out = []
+    for k in range(4):
+        rows_of, sums_of = (Channel(Ranks.of(nn.Linear(2, 2))) for _ in range(2))
+        for longest in (0, 1):
+            message = {"text": "x" * (3000 * (1 + longest) + k if rank == longest else k)}
+            rows = torch.full((3 + rank, 5), 0.5 + rank, dtype=torch.float64)
+            shapes = [Shape(3 + rank, 5, "float64") for rank in range(2)]
+            messages, bodies = rows_of.gather(message, pack([(Shape.of(rows), rows)], torch.device("cpu")))
+            got = [unpack(body, [shape])[0] for body, shape in zip(bodies, shapes, strict=True)]
+            others, total = sums_of.total(message, rows[0])
+            assert others == messages
+            lengths = [len(told["text"]) for told in messages]
+            out.append((lengths, [(z.shape, z.unique().tolist()) for z in got], total.tolist()))
+    return out
+
+
+def test_messages_of_any_length_from_any_rank_with_rows_behind_them():
+    rows = [((3, 5), [0.5]), ((4, 5), [1.5])]
+    expected = [(lengths, rows, [2.0] * 5) for k in range(4) for lengths in ([3000 + k, k], [k, 6000 + k])]
+    assert spread(2, told) == [expected] * 2
+
+
+def places(rank, backend):
+    """Where collectives are, of a model that is moved, in part and whole, to the device that needs no GPU."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dist, "get_backend", lambda group: backend)
+        ranks = Ranks.of(model)
+    out = [ranks.device.type]
+    for part in (model[1], model):
+        part.to("meta")
+        out.append(ranks.device.type)
+    return out, ranks.answers_at_once
+
+
+@pytest.mark.parametrize(("backend", "there"), [("gloo", "cpu"), ("nccl", "meta")])
+def test_collectives_are_where_the_model_is_moved_unless_their_backend_stays_on_the_cpu(backend, there):
+    assert spread(2, places, backend) == [(["cpu", there, there], there == "cpu")] * 2
+
+
+def found(rank):
+    return Ranks.of(nn.Linear(2, 2)) is None
+
+
+def test_one_rank_alone_exchanges_nothing():
+    assert spread(1, found) == [True]
+
+
+def numpy_numbers(rank, directory):
+    rule = CollapseAlert("constant", threshold=np.float32(0.95), **QUICK)
+    model, monitor = Scripted(range(2, 99)), UniformityMonitor("projector", every_n_steps=1, alerts=[rule])
+    monitor.attach(model, directory=directory)
+    told = play(monitor, model, np.arange(6))
+    monitor.close(together=True)
+    outcomes = [(int(at), o.reading.step, [a.threshold for a in o.alerts]) for at, o in told]
+    return outcomes, monitor.faults.count, monitor.journal
+
+
+def test_numbers_of_numpy_are_told_and_recorded_like_others(tmp_path):
+    first, second = spread(2, numpy_numbers, tmp_path)
+    assert first[:2] == second[:2]
+    assert first[0] == [(0, 0, [])] + [(k + 1, k, [float(np.float32(0.95))] if k == 3 else []) for k in range(1, 5)]
+    assert first[1] == 0
+    journal = read_journal(first[2])
+    assert [r.step for r in journal.readings] == list(range(6))
+    assert [a.step for a in journal.alerts] == [3]
+
+
+def test_a_message_is_made_of_whatever_is_in_it():
+    strange = {"value": np.float32(0.5), "rows": np.zeros(3), "text": "\udc80 \u2028"}
+    assert _decode(_encode(strange)) == {**strange, "value": 0.5, "rows": "array([0., 0., 0.])"}
+    assert repr(_decode(_encode({"x": [math.nan, math.inf]}))) == "{'x': [nan, inf]}"
