@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from uniformity_callbacks.integrations.acting import if_acting
 from uniformity_callbacks.integrations.injection import InjectedBackward, InjectedLoss, Injection
+from uniformity_callbacks.integrations.packages import join_the_other, pl
 from uniformity_callbacks.integrations.publishing import above_the_bar, publish, show
 from uniformity_callbacks.integrations.steps import Steps, total_steps
 from uniformity_callbacks.loss import WassersteinLoss
@@ -24,16 +24,6 @@ from uniformity_callbacks.rules import Action, CollapseAlert
 from uniformity_callbacks.schedules import Schedule
 from uniformity_callbacks.tap import Output
 from uniformity_callbacks.writers import Writer
-
-try:
-    import lightning.pytorch as pl
-except ImportError:
-    try:
-        import pytorch_lightning as pl  # type: ignore[no-redef]
-    except ImportError as error:
-        raise ImportError(
-            "UniformityCallback needs lightning or pytorch-lightning; pip install 'uniformity-callbacks[lightning]'"
-        ) from error
 
 _instances = itertools.count(1)
 
@@ -110,7 +100,7 @@ class UniformityCallback(pl.Callback):
         total_steps: int | None = None,
     ) -> None:
         super().__init__()
-        _join_the_other_package(type(self))
+        join_the_other(UniformityCallback)
         self.monitor = UniformityMonitor(
             layer,
             every_n_steps=every_n_steps,
@@ -303,15 +293,4 @@ def _chosen(trainer: Any, prefix: str) -> UniformityCallback:
     return min((each for each in ours if each.monitor.prefix == prefix), key=lambda each: each.added)
 
 
-def _join_the_other_package(kind: type) -> None:
-    """Make it a callback of pytorch_lightning's, too, where that is in use and lightning is installed beside it.
-
-    Its Trainer takes no other before 2.6, and its CLI never does. It is not imported for this: the package that is
-    imported last takes over Lightning's messages.
-    """
-    other = getattr(sys.modules.get("pytorch_lightning"), "Callback", None)
-    if other is not None and not issubclass(kind, other):
-        UniformityCallback.__bases__ += (other,)
-
-
-_join_the_other_package(UniformityCallback)
+join_the_other(UniformityCallback)
