@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from dispatch import Calls
-from loops import Model, idle, step, views
+from loops import QUICK, Model, Scripted, idle, play, step, views
 from spread import spread
 from test_monitor_ranks import attached, batches
 from test_monitor_ranks_faults import Planned, fails
-from uniformity_callbacks import UniformityMonitor, pool
+from uniformity_callbacks import CollapseAlert, UniformityMonitor, pool
 from uniformity_callbacks.reader import Reader
 
 ROWS, SUMS = ["w2", "alignment", "lu"], ["w2", "alignment"]
@@ -180,6 +180,19 @@ def found(rank, directory):
 
 def test_a_layer_that_another_rank_has_found_is_named(tmp_path):
     assert spread(2, found, tmp_path) == [["projector"] * 3] * 2
+
+
+def unheard(rank, directory):
+    rules = [CollapseAlert("constant", action="stop", **QUICK)]
+    model, monitor = Scripted(range(2, 99)), UniformityMonitor("projector", every_n_steps=1, alerts=rules)
+    monitor.announce_by(fails)
+    monitor.attach(model, directory=directory)
+    play(monitor, model, range(5))
+    return monitor.should_stop, monitor.faults.count
+
+
+def test_an_alert_that_cannot_be_announced_still_stops_all_ranks(tmp_path):
+    assert spread(2, unheard, tmp_path) == [(True, 1), (True, 0)]
 
 
 def fails_as_it_ends(rank, directory):
