@@ -80,6 +80,25 @@ def test_a_rank_that_fails_while_another_outgrows_what_was_agreed_brings_nothing
     assert (faults, others) == (0, 1)
 
 
+def says_much(*args):
+    raise Planned("x" * 10**6)
+
+
+def wordy(place, rank, k, model, patch):
+    if rank == 1 and k == 2:
+        patch.setattr(place, says_much)
+
+
+@pytest.mark.parametrize("place", ["Tap.views", "pick"])
+def test_of_an_error_of_a_million_characters_the_others_are_told_some(tmp_path, place):
+    (first, _), (second, _) = spread(2, watched, tmp_path, SUMS, partial(wordy, f"uniformity_callbacks.tap.{place}"))
+    assert repr(first) == repr(second)
+    (why,) = {why for _, _, why in first if why}
+    assert why.startswith("rank 1 brought nothing: ")
+    assert "xxx" in why
+    assert len(why) < 2000
+
+
 def fewer(rank, k, model, patch):
     return (4, 2, 1, 3, 4)[k]
 
