@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,7 @@ class UniformityCallback(pl.Callback):
         total_steps: int | None = None,
     ) -> None:
         super().__init__()
+        _join_the_other_package(type(self))
         self.monitor = UniformityMonitor(
             layer,
             every_n_steps=every_n_steps,
@@ -299,3 +301,17 @@ def _chosen(trainer: Any, prefix: str) -> UniformityCallback:
     """Return the one of several with one prefix that acts: the user's before added ones, and of those the first."""
     ours = [each for each in trainer.callbacks if isinstance(each, UniformityCallback)]
     return min((each for each in ours if each.monitor.prefix == prefix), key=lambda each: each.added)
+
+
+def _join_the_other_package(kind: type) -> None:
+    """Make it a callback of pytorch_lightning's, too, where that is in use and lightning is installed beside it.
+
+    Its Trainer takes no other before 2.6, and its CLI never does. It is not imported for this: the package that is
+    imported last takes over Lightning's messages.
+    """
+    other = getattr(sys.modules.get("pytorch_lightning"), "Callback", None)
+    if other is not None and not issubclass(kind, other):
+        UniformityCallback.__bases__ += (other,)
+
+
+_join_the_other_package(UniformityCallback)

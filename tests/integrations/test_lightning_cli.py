@@ -1,5 +1,6 @@
 """LightningCLI: a callback with nested rules, loss and writers from a YAML file."""
 
+import subprocess
 import sys
 
 import pytest
@@ -63,3 +64,38 @@ def test_a_run_from_a_file_and_from_what_it_saves(tmp_path, monkeypatch):
         weights = [1 - k / 12 for k in range(5)]  # stopped by the alert
         assert journal(callback).series("aux_weight") == ([0, 1, 2, 3, 4], pytest.approx(weights))
         assert [step for step, _ in read(tmp_path / "runs" / "a")["uniformity/w2"]][-5:] == [0, 1, 2, 3, 4]
+
+
+OTHER = """
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.cli import LightningCLI
+
+
+class Model(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.projector = torch.nn.Linear(6, 8)
+
+    def training_step(self, batch, batch_idx):
+        return self.projector(batch).square().mean()
+
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader(torch.randn(64, 6), batch_size=16)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.05)
+
+
+LightningCLI(Model)
+"""
+
+
+def test_the_other_packages_cli_takes_it(tmp_path):
+    """In a process of its own, where ours is imported after that package, as a CLI imports it."""
+    (tmp_path / "run.yaml").write_text(CONFIG)
+    (tmp_path / "other.py").write_text(OTHER)
+    command = [sys.executable, "other.py", "fit", "--config", "run.yaml"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert (tmp_path / "uniformity.jsonl").exists()

@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from test_tensorboard import read
 from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler
-from trainers import fit, loader, new
+from trainers import fit, goes_on_exactly, loader, new
 
 from spread import spread
 from uniformity_callbacks import CollapseAlert, LinearDecay, WassersteinLoss, read_journal
@@ -186,6 +186,7 @@ def resumed(rank, folder):
     return out
 
 
+@goes_on_exactly
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     first, second = spread(2, resumed, tmp_path)
     for (whole, _), (parts, _) in (first, second):

@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from manual import Manual
 from mlflow.tracking import MlflowClient
-from trainers import Twin, distance, fit, journal, new
+from trainers import Twin, distance, fit, goes_on_exactly, journal, new
 
 from uniformity_callbacks import CollapseAlert, LinearDecay, WassersteinLoss
 from uniformity_callbacks.integrations.lightning import UniformityCallback
@@ -61,6 +61,7 @@ def told(ours):
     return {reading.step: reading.values for reading in read.readings}, alerts
 
 
+@goes_on_exactly
 @pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization")  # advice on what it saves
 @pytest.mark.parametrize(
     ("kind", "when", "first", "resumed_at"),
@@ -95,6 +96,7 @@ def test_readings_alerts_and_weights_are_those_of_the_whole_run(tmp_path, kind, 
     assert len(set(weights)) > 3
 
 
+@goes_on_exactly
 @pytest.mark.parametrize("first", [{"stop": 5}, {"breaks": 5}])
 def test_so_it_does_in_one_mlflow_run(place, first):
     client = MlflowClient(f"sqlite:///{place / 'mlflow.db'}")

@@ -103,7 +103,7 @@ def test_of_those_that_a_list_gathers_one_acts(own, by_hand):
 @pytest.mark.parametrize("kinds", [(Added, UniformityCallback), (UniformityCallback, Added), (Added, Added)])
 def test_the_next_one_goes_on_where_another_was(kinds, tmp_path):
     first, second = (kind(every_n_steps=2) for kind in kinds)
-    saver = ModelCheckpoint(tmp_path, every_n_train_steps=4, filename="four")
+    saver = ModelCheckpoint(str(tmp_path), every_n_train_steps=4, filename="four")
     fit(new(), [first, saver], max_steps=4, enable_checkpointing=True)
     fit(new(), [second], max_steps=8, ckpt_path="four.ckpt")
     assert second.monitor.journal == first.monitor.journal

@@ -3,12 +3,22 @@
 import math
 
 import lightning.pytorch as pl
+import pytest
 import torch
 from lightning.pytorch.plugins import MixedPrecision
+from packaging.version import Version
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from uniformity_callbacks import WassersteinLoss, read_journal
+
+BEFORE_2_5 = Version(pl.__version__) < Version("2.5")
+goes_on_exactly = pytest.mark.skipif(BEFORE_2_5, reason="Lightning before 2.5 resumes one step back in its curves")
+
+
+def resumed(step):
+    """The step that follows ``step`` steps where a run was resumed since: before 2.5, Lightning has the last again."""
+    return step - BEFORE_2_5
 
 
 class Twin(pl.LightningModule):
