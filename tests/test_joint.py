@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from dispatch import Waits
 from spread import spread
 from uniformity_callbacks import WassersteinLoss, exchanges, spectrum
 from uniformity_callbacks.joint import JointLoss
@@ -176,6 +177,33 @@ def test_rows_of_any_type_and_number_are_unpacked_as_they_were():
     for z, got in zip(rows, unpack(packed, shapes), strict=True):
         assert got.dtype == z.dtype
         torch.testing.assert_close(got, z, rtol=0, atol=0)
+
+
+class OnMeta(Ranks):
+    """Two ranks on the device that needs no GPU."""
+
+    device, size, rank = torch.device("meta"), 2, 0
+
+    def __init__(self):
+        pass
+
+    def gather(self, tensor):
+        return [torch.empty_like(tensor) for _ in range(self.size)]
+
+    def total(self, tensor):
+        return tensor
+
+
+@pytest.mark.parametrize("d", [4, 96])
+def test_a_pass_does_not_wait_for_an_accelerator(d):
+    joint = JointLoss(WassersteinLoss(0.7), OnMeta())
+    joint._shapes = [Shape(12, d, "float32")]  # where they agree on them they do wait
+    rows = torch.randn(12, d, device="meta", requires_grad=True)
+    with Waits() as waits:
+        (term,) = joint.terms([rows])
+        term.backward()
+    assert waits.names == []
+    assert rows.grad.shape == rows.shape
 
 
 def test_shapes_grow_and_change_their_kind():
