@@ -60,7 +60,7 @@ def near_one_point(n, d):
 
 def collapsing(rank, d):
     joint = JointLoss(WassersteinLoss(1.0), Ranks.of(nn.Linear(2, 2)))
-    for _ in range(2):
+    for _ in range(3):
         own = near_one_point(64, d).chunk(2)[rank].requires_grad_()
         (term,) = joint.terms([own])
     term.backward()
@@ -77,14 +77,27 @@ def test_sums_about_the_mean_of_the_step_before_keep_the_digits_of_weak_directio
     assert ((got - whole.grad).norm(dim=0) <= 1e-4 * strength).all()
 
 
+def at_one_point(rank):
+    joint = JointLoss(WassersteinLoss(0.7), Ranks.of(nn.Linear(2, 2)))
+    own = torch.linspace(0.1, 0.9, 8, dtype=torch.float64).expand(20, 8).clone().requires_grad_()
+    (term,) = joint.terms([own])
+    term.backward()
+    return term.item(), own.grad.abs().max().item()
+
+
+def test_round_off_of_the_first_sums_at_one_point_is_no_direction():
+    assert spread(2, at_one_point) == [(pytest.approx(0.7 * math.sqrt(2), abs=1e-12), 0.0)] * 2
+
+
 def without_waiting(rank, steps, d):
     """As on an accelerator, where a rank that has more rows than agreed finds out one step later."""
     Ranks.answers_at_once = False
     return gradients(rank, steps, d, torch.float64)
 
 
-def test_where_nothing_may_wait_rows_without_room_are_left_out_once():
-    steps = [[12, 12], [12, 20], [12, 20], [5, 20]]
+@pytest.mark.parametrize("later", [[[12, 20], [5, 20]], [[5, 5], [12, 12]]])
+def test_where_nothing_may_wait_rows_without_room_are_left_out_once(later):
+    steps = [[12, 12], [12, 20], *later]
     got = spread(2, without_waiting, steps, 96)
     for k, sizes in enumerate(steps):
         parts = rows_of(sizes, 96)
