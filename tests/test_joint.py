@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from dispatch import Waits
 from spread import spread
 from uniformity_callbacks import WassersteinLoss, exchanges, spectrum
 from uniformity_callbacks.joint import JointLoss
@@ -59,7 +60,7 @@ def near_one_point(n, d):
 
 def collapsing(rank, d):
     joint = JointLoss(WassersteinLoss(1.0), Ranks.of(nn.Linear(2, 2)))
-    for _ in range(2):
+    for _ in range(3):
         own = near_one_point(64, d).chunk(2)[rank].requires_grad_()
         (term,) = joint.terms([own])
     term.backward()
@@ -76,14 +77,27 @@ def test_sums_about_the_mean_of_the_step_before_keep_the_digits_of_weak_directio
     assert ((got - whole.grad).norm(dim=0) <= 1e-4 * strength).all()
 
 
+def at_one_point(rank):
+    joint = JointLoss(WassersteinLoss(0.7), Ranks.of(nn.Linear(2, 2)))
+    own = torch.linspace(0.1, 0.9, 8, dtype=torch.float64).expand(20, 8).clone().requires_grad_()
+    (term,) = joint.terms([own])
+    term.backward()
+    return term.item(), own.grad.abs().max().item()
+
+
+def test_round_off_of_the_first_sums_at_one_point_is_no_direction():
+    assert spread(2, at_one_point) == [(pytest.approx(0.7 * math.sqrt(2), abs=1e-12), 0.0)] * 2
+
+
 def without_waiting(rank, steps, d):
     """As on an accelerator, where a rank that has more rows than agreed finds out one step later."""
     Ranks.answers_at_once = False
     return gradients(rank, steps, d, torch.float64)
 
 
-def test_where_nothing_may_wait_rows_without_room_are_left_out_once():
-    steps = [[12, 12], [12, 20], [12, 20], [5, 20]]
+@pytest.mark.parametrize("later", [[[12, 20], [5, 20]], [[5, 5], [12, 12]]])
+def test_where_nothing_may_wait_rows_without_room_are_left_out_once(later):
+    steps = [[12, 12], [12, 20], *later]
     got = spread(2, without_waiting, steps, 96)
     for k, sizes in enumerate(steps):
         parts = rows_of(sizes, 96)
@@ -176,6 +190,33 @@ def test_rows_of_any_type_and_number_are_unpacked_as_they_were():
     for z, got in zip(rows, unpack(packed, shapes), strict=True):
         assert got.dtype == z.dtype
         torch.testing.assert_close(got, z, rtol=0, atol=0)
+
+
+class OnMeta(Ranks):
+    """Two ranks on the device that needs no GPU."""
+
+    device, size, rank = torch.device("meta"), 2, 0
+
+    def __init__(self):
+        pass
+
+    def gather(self, tensor):
+        return [torch.empty_like(tensor) for _ in range(self.size)]
+
+    def total(self, tensor):
+        return tensor
+
+
+@pytest.mark.parametrize("d", [4, 96])
+def test_a_pass_does_not_wait_for_an_accelerator(d):
+    joint = JointLoss(WassersteinLoss(0.7), OnMeta())
+    joint._shapes = [Shape(12, d, "float32")]  # where they agree on them they do wait
+    rows = torch.randn(12, d, device="meta", requires_grad=True)
+    with Waits() as waits:
+        (term,) = joint.terms([rows])
+        term.backward()
+    assert waits.names == []
+    assert rows.grad.shape == rows.shape
 
 
 def test_shapes_grow_and_change_their_kind():

@@ -24,7 +24,9 @@ def told(rank):
             message = {"text": "x" * (3000 * (1 + longest) + k if rank == longest else k)}
             rows = torch.full((3 + rank, 5), 0.5 + rank, dtype=torch.float64)
             shapes = [Shape(3 + rank, 5, "float64") for rank in range(2)]
-            messages, bodies = rows_of.gather(message, pack([(Shape.of(rows), rows)], torch.device("cpu")))
+            packed = pack([(Shape.of(rows), rows)], torch.device("cpu"))
+            rows_of.gather({}, packed)  # then there is room for the rows
+            messages, bodies = rows_of.gather(message, packed)
             got = [unpack(body, [shape])[0] for body, shape in zip(bodies, shapes, strict=True)]
             others, total = sums_of.total(message, rows[0])
             assert others == messages

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from dispatch import Calls
-from loops import Model, idle, step, views
+from loops import QUICK, Model, Scripted, idle, play, step, views
 from spread import spread
 from test_monitor_ranks import attached, batches
 from test_monitor_ranks_faults import Planned, fails
-from uniformity_callbacks import UniformityMonitor, pool
+from uniformity_callbacks import CollapseAlert, UniformityMonitor, pool
 from uniformity_callbacks.reader import Reader
 
 ROWS, SUMS = ["w2", "alignment", "lu"], ["w2", "alignment"]
@@ -78,6 +78,25 @@ def test_a_rank_that_fails_while_another_outgrows_what_was_agreed_brings_nothing
     assert [values["samples"] for _, values, _ in first] == [80, 80, 80, 80, 80]
     assert [why for _, _, why in first] == ["", "", "rank 1 brought nothing: Planned: planned", "", ""]
     assert (faults, others) == (0, 1)
+
+
+def says_much(*args):
+    raise Planned("x" * 10**6)
+
+
+def wordy(place, rank, k, model, patch):
+    if rank == 1 and k == 2:
+        patch.setattr(place, says_much)
+
+
+@pytest.mark.parametrize("place", ["Tap.views", "pick"])
+def test_of_an_error_of_a_million_characters_the_others_are_told_some(tmp_path, place):
+    (first, _), (second, _) = spread(2, watched, tmp_path, SUMS, partial(wordy, f"uniformity_callbacks.tap.{place}"))
+    assert repr(first) == repr(second)
+    (why,) = {why for _, _, why in first if why}
+    assert why.startswith("rank 1 brought nothing: ")
+    assert "xxx" in why
+    assert len(why) < 2000
 
 
 def fewer(rank, k, model, patch):
@@ -180,6 +199,19 @@ def found(rank, directory):
 
 def test_a_layer_that_another_rank_has_found_is_named(tmp_path):
     assert spread(2, found, tmp_path) == [["projector"] * 3] * 2
+
+
+def unheard(rank, directory):
+    rules = [CollapseAlert("constant", action="stop", **QUICK)]
+    model, monitor = Scripted(range(2, 99)), UniformityMonitor("projector", every_n_steps=1, alerts=rules)
+    monitor.announce_by(fails)
+    monitor.attach(model, directory=directory)
+    play(monitor, model, range(5))
+    return monitor.should_stop, monitor.faults.count
+
+
+def test_an_alert_that_cannot_be_announced_still_stops_all_ranks(tmp_path):
+    assert spread(2, unheard, tmp_path) == [(True, 1), (True, 0)]
 
 
 def fails_as_it_ends(rank, directory):

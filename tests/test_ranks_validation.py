@@ -2,6 +2,7 @@
 
 import pytest
 
+from dispatch import Calls
 from loops import step, validate
 from spread import spread
 from test_monitor_ranks import attached, batches
@@ -32,6 +33,20 @@ def test_a_rank_that_fails_brings_neither_rows_nor_sums(tmp_path, trouble, sizes
     assert key == "uniformity/val/"
     assert values == pytest.approx(alone[1][1], rel=1e-8)
     assert why == "rank 1 brought nothing: Planned: planned"
+
+
+def counted(rank, directory, sizes):
+    monitor, model = attached(directory)
+    step(monitor, model, 0, batches(0, [20, 20])[rank])
+    own = batches(50, sizes)[rank]
+    with Calls() as calls:
+        (outcome,) = validate(monitor, model, [own])
+    return calls.names.count("c10d.allreduce_"), outcome.values["uniformity/val/samples"]
+
+
+@pytest.mark.parametrize(("sizes", "sums"), [([500, 500], 0), ([600, 600], 1), ([1100, 40], 1)])
+def test_ranks_exchange_no_more_rows_than_one_would_keep(tmp_path, sizes, sums):
+    assert spread(2, counted, tmp_path, sizes) == [(sums, 2 * sum(sizes))] * 2
 
 
 @pytest.mark.parametrize("rows", [40, 1200])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from uniformity_callbacks.epochs import EpochPool
 from uniformity_callbacks.gathered import Gathered
 from uniformity_callbacks.pool import Pool, Pooled
-from uniformity_callbacks.ranks import Message, Ranks
+from uniformity_callbacks.ranks import Message, Ranks, in_words
 from uniformity_callbacks.reader import Outcome
 
 
@@ -41,7 +41,7 @@ class Company:
             error: what it was.
             fatal: it is to end the run, on all ranks.
         """
-        self._trouble = f"{type(error).__name__}: {error}"
+        self._trouble = in_words(error)
         if fatal and self._error is None:
             self._error = error
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from uniformity_callbacks.gathered import Gathered
 from uniformity_callbacks.moments import Moments
 from uniformity_callbacks.pool import prepared
 from uniformity_callbacks.ranks import Channel, Message, Ranks
-from uniformity_callbacks.sample import ROWS_SAMPLED, Sample, StepSample, Stream, Sums
+from uniformity_callbacks.sample import ROWS_SAMPLED, Sample, StepSample, Stream, Sums, too_many
 from uniformity_callbacks.shapes import NO_ROWS, Shape, pack, unpack
 
 _SPREAD = 6.0
@@ -40,8 +41,9 @@ class _Layer:
 
     @property
     def whole(self) -> bool:
-        """Whether all rows are exchanged, since no rank has begun to add them up."""
-        return all(told["whole"] for told in self.having)
+        """Whether all rows are exchanged: no rank has begun to add them up, nor would one rank with all of them."""
+        most = max((sum(views) for views in zip_longest(*(t["views"] for t in self.having), fillvalue=0)), default=0)
+        return all(told["whole"] and not too_many(most, told["d"]) for told in self.having)
 
     @property
     def paired(self) -> bool:

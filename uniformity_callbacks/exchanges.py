@@ -11,7 +11,7 @@ from torch import Tensor
 
 from uniformity_callbacks import spectrum
 from uniformity_callbacks.ranks import Ranks
-from uniformity_callbacks.shapes import Shape, pack, unpack
+from uniformity_callbacks.shapes import Shape, may_not_wait, pack, unpack
 from uniformity_callbacks.statistics import unit_rows
 
 Rows = Sequence[Tensor | None]
@@ -142,7 +142,8 @@ class BySums(Exchange):
             if shape is not None:
                 valid, c = self._own[k] = self._about(k, shape, rows[k])
                 parts += [valid.sum()[None], c.sum(0), (c.T @ c).flatten()]
-        return torch.cat([part.to(dtype=torch.float64, device=self.ranks.device) for part in parts])
+        device = self.ranks.device
+        return torch.cat([part.to(device, torch.float64, non_blocking=may_not_wait(device)) for part in parts])
 
     def send(self, packed: Tensor) -> Tensor:
         """Return the sums over all ranks."""
@@ -176,7 +177,9 @@ class BySums(Exchange):
         return ((j, shape, next(parts), next(parts), next(parts)) for j, shape in seen)
 
     def _about(self, k: int, shape: Shape, own: Tensor | None) -> tuple[Tensor, Tensor]:
-        u = unit_rows(own if own is not None and self.fits(shape, own) else torch.zeros(0, shape.d))
+        if own is None or not self.fits(shape, own):
+            own = torch.zeros(0, shape.d, device=self.ranks.device)
+        u = unit_rows(own)
         mean = self._means.get(k)
         c = u.rows if mean is None else torch.where(u.valid[:, None], u.rows - mean.to(u.rows.device), 0.0)
         return u.valid[:, None], c

@@ -47,8 +47,9 @@ class JointLoss:
         return [None if w is None else self._term(w, z) for w, z in zip(wholes, rows, strict=True)]
 
     def _term(self, whole: Whole, own: Tensor | None) -> Tensor:
-        like = torch.empty(0, *whole.shape[1:2], dtype=whole.shape.dtype) if own is None else own
-        trace_root = whole.trace_root.to(like.device)
+        trace_root, shape = whole.trace_root, whole.shape
+        like = torch.empty(0, shape.d, dtype=shape.dtype, device=trace_root.device) if own is None else own
+        trace_root = trace_root.to(like.device)
         if own is not None:
             gradient = torch.zeros(own.shape, dtype=torch.float64, device=own.device)
             gradient[: len(whole.gradient)] = whole.gradient

@@ -14,7 +14,7 @@ from torch import Tensor
 from uniformity_callbacks import measures
 from uniformity_callbacks.gathered import Gathered
 from uniformity_callbacks.moments import Moments
-from uniformity_callbacks.ranks import Channel, Message, Ranks
+from uniformity_callbacks.ranks import LONGEST_REASON, Channel, Message, Ranks, in_words
 from uniformity_callbacks.reader import Outcome
 from uniformity_callbacks.sample import StepSample, Sums
 from uniformity_callbacks.shapes import NO_ROWS, Shape, agree, by_moments, grown, pack, unpack
@@ -149,7 +149,7 @@ class Pool:
         name = next((layer["name"] for layer in told if layer["seen"]), told[0]["name"])
         reasons = [message.get("trouble") or layer["why"] for message, layer in zip(messages, told, strict=False)]
         if failed is not None:
-            return Gathered(name, None, own.extras, f"{type(failed).__name__}: {failed}")
+            return Gathered(name, None, own.extras, in_words(failed))
         if not any(seen):
             return Gathered(name, None, own.extras, reasons[0])
         why = "; ".join(f"rank {rank} brought nothing: {reasons[rank]}" for rank in range(len(told)) if not seen[rank])
@@ -170,8 +170,8 @@ def _tell(gathered: Gathered, views: Sequence[Tensor]) -> dict[str, Any]:
     """Return what others must know of a layer before its rows can be read."""
     paired = isinstance(gathered.sample, StepSample) and gathered.sample.paired
     shapes = [Shape.of(view) for view in views]
-    seen = gathered.sample is not None
-    return {"name": gathered.layer, "why": gathered.why, "seen": seen, "paired": paired, "shapes": shapes}
+    seen, why = gathered.sample is not None, gathered.why[:LONGEST_REASON]
+    return {"name": gathered.layer, "why": why, "seen": seen, "paired": paired, "shapes": shapes}
 
 
 def _shapes(layer: dict[str, Any]) -> list[Shape]:
@@ -232,7 +232,7 @@ def prepared(
         return message, prepare(), None
     except Exception as error:
         layers = [{**layer, "shapes": [], "seen": False} for layer in message["layers"]]
-        return {**message, "layers": layers, "trouble": f"{type(error).__name__}: {error}"}, nothing, error
+        return {**message, "layers": layers, "trouble": in_words(error)}, nothing, error
 
 
 def _add_up(own: Sequence[tuple[Tensor, ...]], shapes: Sequence[Sequence[Shape]], device: torch.device) -> Tensor:

@@ -19,6 +19,9 @@ _LENGTHS = 16
 _FIRST_ROOM = 2048
 """Bytes for a message at first: one of a step with a layer or two."""
 
+LONGEST_REASON = 1000
+"""Characters of an error that others are told: some carry kilobytes, and room for a message is kept for good."""
+
 Message = dict[str, Any]
 """Plain values by name."""
 
@@ -141,6 +144,11 @@ class Channel:
         if message > self._room:
             self._room = -(-2 * message // 8) * 8  # bodies come after it, and are viewed as numbers of up to 8 bytes
         self._body = max(self._body, body)
+
+
+def in_words(error: Exception) -> str:
+    """Return what other ranks are told of an error."""
+    return f"{type(error).__name__}: {error}"[:LONGEST_REASON]
 
 
 def _encode(message: Message) -> bytes:

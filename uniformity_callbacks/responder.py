@@ -97,7 +97,10 @@ class Responder:
 
     def _act(self, alert: Alert) -> None:
         if self.speaks:
-            self.announce(f"uniformity: {alert.message}")
+            try:
+                self.announce(f"uniformity: {alert.message}")
+            except Exception as error:  # or the alert would stop all ranks but this one
+                self._faults.add("announcing an alert", error, step=alert.step)
         if alert.recovered:
             self._standing.discard((alert.layer, alert.kind))
             return

@@ -26,6 +26,11 @@ _FOLD_ROWS = 1024
 """Least number of rows that are added up at a time: one product of many rows instead of many of few."""
 
 
+def too_many(rows: int, d: int) -> bool:
+    """Whether so many rows of a view are added up: rather than kept, or, by ranks, exchanged."""
+    return rows >= max(_FOLD_ROWS, d)
+
+
 @dataclass(frozen=True)
 class Views:
     """What the metrics of one reading are computed from, in float64, on the CPU.
@@ -149,7 +154,7 @@ class Stream:
             self._waiting[k].append(view.detach())
             self.counts[k] += len(view)
             self.like = view[:0].detach()
-            if sum(map(len, self._waiting[k])) >= max(_FOLD_ROWS, view.shape[1]):
+            if too_many(sum(map(len, self._waiting[k])), view.shape[1]):
                 self._fold(k)
         self._sample(views)
 

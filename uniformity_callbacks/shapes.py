@@ -78,13 +78,21 @@ def by_moments(shapes: Sequence[Shape | None], size: int) -> bool:
     return sum(16 * s.d**2 for s in seen) < sum(size * s.n * s.d * s.dtype.itemsize for s in seen)
 
 
+def may_not_wait(device: torch.device) -> bool:
+    """Whether a copy to a device need not wait for it, as torch has it do: what comes of it is used there.
+
+    A copy to the CPU must be complete before it is used.
+    """
+    return device.type != "cpu"
+
+
 def pack(parts: Sequence[tuple[Shape, Tensor | None]], device: torch.device) -> Tensor:
     """Return rows as bytes, one after another, each with the room of its shape; what is not filled is zero."""
     blocks = []
     for shape, rows in parts:
         block = torch.zeros(shape.size, dtype=torch.uint8, device=device)
         if rows is not None:
-            block.view(shape.dtype)[: rows.numel()] = rows.flatten()
+            block.view(shape.dtype)[: rows.numel()].copy_(rows.flatten(), non_blocking=may_not_wait(device))
         blocks.append(block)
     return torch.cat(blocks) if blocks else NO_ROWS.to(device)
 
