@@ -47,7 +47,8 @@ class UniformityCallback(pl.Callback):
     at most once a batch, and only if an optimizer, whichever, stepped since it last did: of micro-batches that are
     accumulated by hand, the first has the whole of it. A step that ends without it is an error, or reported.
 
-    A resumed run goes on in its journal, its alerts, and its writers' places. Of several callbacks with one prefix, as
+    A resumed run goes on in its journal, its alerts, and its writers' places; before Lightning 2.5 its curves, and so
+    ours, have the step before it twice. Of several callbacks with one prefix, as
     a factory among Lightning's entry points may add them, one acts: the user's own, else the first.
 
     Args:
