@@ -165,6 +165,22 @@ def test_a_layer_that_the_first_rank_does_not_call(tmp_path, scope, samples):
         assert faults == 0
 
 
+def ill_then_idle(rank, directory):
+    monitor, model = attached(directory)
+    out = []
+    for k in range(3):
+        with pytest.MonkeyPatch.context() as patch:
+            if k == rank == 1:
+                patch.setattr("uniformity_callbacks.tap.Tap.views", fails)
+            out += idle(monitor, k) if k == 2 and rank == 1 else step(monitor, model, k, batches(k, [20, 20])[rank])
+    return [o.reading.why for o in out + monitor.close(together=True)]
+
+
+def test_what_went_wrong_on_a_rank_is_told_once(tmp_path):
+    whys = ["", "rank 1 brought nothing: Planned: planned", "rank 1 brought nothing: projector was not called"]
+    assert spread(2, ill_then_idle, tmp_path) == [whys] * 2
+
+
 def blind(rank, directory):
     monitor, model = attached(directory)
     step(monitor, model, 0, batches(0, [20, 20])[rank])
