@@ -94,6 +94,18 @@ def test_ranks_with_outputs_of_different_dimension_have_no_reading_of_validation
     assert spread(2, of_two_dimensions, tmp_path) == [([1], 1)] * 2
 
 
+def local(rank, directory):
+    monitor, model = attached(directory, scope="rank")
+    step(monitor, model, 0, batches(0, [20, 20])[rank])
+    epochs = [validate(monitor, model, [batches(50, [60, 40])[rank]] if k in (0, rank) else []) for k in range(2)]
+    return [[o.values["uniformity/val/samples"] for o in outcomes] for outcomes in epochs], monitor.faults.count
+
+
+def test_scope_rank_reads_the_validation_set_of_the_first_rank(tmp_path):
+    """In the second epoch only the other one has rows."""
+    assert spread(2, local, tmp_path) == [([[120], []], 0)] * 2
+
+
 def counted(rank, directory, sizes):
     monitor, model = attached(directory)
     step(monitor, model, 0, batches(0, [20, 20])[rank])
