@@ -1,6 +1,7 @@
 """What ranks exchange, message by message: of any length, from any rank, and never one rank alone."""
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -85,6 +86,23 @@ def test_numbers_of_numpy_are_told_and_recorded_like_others(tmp_path):
     journal = read_journal(first[2])
     assert [r.step for r in journal.readings] == list(range(6))
     assert [a.step for a in journal.alerts] == [3]
+
+
+def remembered(rank, directory):
+    model, monitor = Scripted([2, 3]), UniformityMonitor("projector", every_n_steps=1)
+    monitor.attach(model, directory=directory)
+    play(monitor, model, range(5))
+    reads = "uniformity-reader" in [thread.name for thread in threading.enumerate()]
+    monitor.close(together=True)
+    return monitor.state_dict()["alerts"], reads
+
+
+def test_all_ranks_remember_what_the_first_alone_has_read(tmp_path):
+    (first, reads), (second, others) = spread(2, remembered, tmp_path)
+    assert repr(first) == repr(second)
+    assert reads
+    assert not others
+    assert {entry["kind"] for entry in first} == {"constant", "dimensional", "nonfinite", "blind"}
 
 
 def test_a_message_is_made_of_whatever_is_in_it():
