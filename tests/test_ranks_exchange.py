@@ -11,6 +11,7 @@ from torch import nn
 
 from loops import QUICK, Scripted, play
 from spread import spread
+from test_monitor_ranks_faults import fails
 from uniformity_callbacks import CollapseAlert, UniformityMonitor, read_journal
 from uniformity_callbacks.ranks import Channel, Ranks, _decode, _encode
 from uniformity_callbacks.shapes import Shape, pack, unpack
@@ -103,6 +104,23 @@ def test_all_ranks_remember_what_the_first_alone_has_read(tmp_path):
     assert reads
     assert not others
     assert {entry["kind"] for entry in first} == {"constant", "dimensional", "nonfinite", "blind"}
+
+
+def attached_again(rank, directory):
+    model, monitor = Scripted([]), UniformityMonitor("projector", every_n_steps=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("uniformity_callbacks.monitor.JournalWriter", fails)
+        with pytest.raises(RuntimeError, match="planned"):
+            monitor.attach(model, directory=directory)
+    hooks = len(model.projector._forward_hooks)
+    monitor.attach(model, directory=directory)
+    play(monitor, model, range(2))
+    monitor.close(together=True)
+    return hooks, monitor.last["uniformity/samples"]
+
+
+def test_where_the_first_rank_cannot_attach_none_does(tmp_path):
+    assert spread(2, attached_again, tmp_path) == [(1, 128.0)] * 2  # one hook is the model's own
 
 
 def test_a_message_is_made_of_whatever_is_in_it():
