@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from loops import QUICK, Scripted, play
+from loops import QUICK, Scripted, play, validate, views
 from spread import spread
 from test_monitor_ranks_faults import fails
 from uniformity_callbacks import CollapseAlert, UniformityMonitor, read_journal
@@ -73,6 +73,8 @@ def numpy_numbers(rank, directory):
     rule = CollapseAlert("constant", threshold=np.float32(0.95), **QUICK)
     model, monitor = Scripted(range(2, 99)), UniformityMonitor("projector", every_n_steps=1, alerts=[rule])
     monitor.attach(model, directory=directory)
+    monitor.start(np.int64(0))
+    validate(monitor, model, [views()])
     told = play(monitor, model, np.arange(6))
     monitor.close(together=True)
     outcomes = [(int(at), o.reading.step, [a.threshold for a in o.alerts]) for at, o in told]
@@ -85,7 +87,7 @@ def test_numbers_of_numpy_are_told_and_recorded_like_others(tmp_path):
     assert first[0] == [(0, 0, [])] + [(k + 1, k, [float(np.float32(0.95))] if k == 3 else []) for k in range(1, 5)]
     assert first[1] == 0
     journal = read_journal(first[2])
-    assert [r.step for r in journal.readings] == list(range(6))
+    assert [r.step for r in journal.readings] == [0, *range(6)]
     assert [a.step for a in journal.alerts] == [3]
 
 
