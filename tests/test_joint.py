@@ -132,15 +132,23 @@ def test_bytes_are_those_of_the_docs(kind, size):
     assert spread(2, counted, [600, 600], 128, kind) == [[8 * (128 * 128 + 128 + 1) + 16]] * 2  # sums
 
 
-def changing(rank, kinds):
+def changing(rank, kinds, at_once):
+    if not at_once:
+        Ranks.answers_at_once = False
     joint = JointLoss(WassersteinLoss(0.7), Ranks.of(nn.Linear(2, 2)))
     return [joint.terms([rows_of([40, 40], d, dtype)[rank]])[0] for d, dtype in kinds]
 
 
-def test_type_and_dimension_may_change_on_all_ranks():
+@pytest.mark.parametrize("at_once", [True, False])
+def test_type_and_dimension_may_change_on_all_ranks(at_once):
+    """Where nothing may wait, a pass has no rows of the new kind."""
     kinds = [(8, torch.float32), (8, torch.bfloat16), (6, torch.float64), (96, torch.float64), (8, torch.float32)]
     expected = [WassersteinLoss(0.7)(torch.cat(rows_of([40, 40], d, dtype))) for d, dtype in kinds]
-    for terms in spread(2, changing, kinds):
+    nothing = WassersteinLoss(0.7)(torch.zeros(2, 8))
+    if not at_once:
+        kinds = [kind for kind in kinds for _ in range(2)]
+        expected = [term for k, fit in enumerate(expected) for term in (fit if k == 0 else nothing, fit)]
+    for terms in spread(2, changing, kinds, at_once):
         assert terms == [pytest.approx(term.item(), rel=1e-5) for term in expected]
 
 

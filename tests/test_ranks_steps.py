@@ -9,6 +9,7 @@ from torch import nn
 from dispatch import Calls
 from loops import QUICK, Model, Scripted, idle, play, step, views
 from spread import spread
+from test_joint import FailsOnce
 from test_monitor_ranks import attached, batches
 from test_monitor_ranks_faults import Planned, fails
 from uniformity_callbacks import CollapseAlert, UniformityMonitor, pool
@@ -68,7 +69,7 @@ def test_a_reader_that_cannot_join_the_rows_leaves_no_other_rank_waiting(tmp_pat
 
 def more_than_agreed(rank, k, model, patch):
     if k == 2 and rank == 1:
-        patch.setattr(pool, "unit_rows", fails)
+        patch.setattr(pool, "unit_rows", FailsOnce(pool.unit_rows))
     return 4 if k == 2 and rank == 0 else 2
 
 
@@ -76,7 +77,7 @@ def test_a_rank_that_fails_while_another_outgrows_what_was_agreed_brings_nothing
     (first, faults), (second, others) = spread(2, watched, tmp_path, SUMS, more_than_agreed)
     assert repr(first) == repr(second)
     assert [values["samples"] for _, values, _ in first] == [80, 80, 80, 80, 80]
-    assert [why for _, _, why in first] == ["", "", "rank 1 brought nothing: Planned: planned", "", ""]
+    assert [why for _, _, why in first] == ["", "", "rank 1 brought nothing: MemoryError: planned", "", ""]
     assert (faults, others) == (0, 1)
 
 
@@ -164,6 +165,22 @@ def test_a_layer_that_the_first_rank_does_not_call(tmp_path, scope, samples):
         assert faults == 0
 
 
+def ill_then_idle(rank, directory):
+    monitor, model = attached(directory)
+    out = []
+    for k in range(3):
+        with pytest.MonkeyPatch.context() as patch:
+            if k == rank == 1:
+                patch.setattr("uniformity_callbacks.tap.Tap.views", fails)
+            out += idle(monitor, k) if k == 2 and rank == 1 else step(monitor, model, k, batches(k, [20, 20])[rank])
+    return [o.reading.why for o in out + monitor.close(together=True)]
+
+
+def test_what_went_wrong_on_a_rank_is_told_once(tmp_path):
+    whys = ["", "rank 1 brought nothing: Planned: planned", "rank 1 brought nothing: projector was not called"]
+    assert spread(2, ill_then_idle, tmp_path) == [whys] * 2
+
+
 def blind(rank, directory):
     monitor, model = attached(directory)
     step(monitor, model, 0, batches(0, [20, 20])[rank])
@@ -212,6 +229,35 @@ def unheard(rank, directory):
 
 def test_an_alert_that_cannot_be_announced_still_stops_all_ranks(tmp_path):
     assert spread(2, unheard, tmp_path) == [(True, 1), (True, 0)]
+
+
+ILL = {"begin": "tap.Tap.start", "terms": "spectrum.norm_and_root", "repeat": "collector.Collector.end_pass"}
+
+
+def wanting(rank, directory, trouble):
+    """Whether the loss is still to be added, which decides who exchanges, after each call of a step with trouble."""
+    monitor, model = attached(directory, auxiliary=0.5)
+    x0, x1 = batches(0, [20, 20])[rank]
+    step(monitor, model, 0, (x0, x1))
+    wants = []
+    calls = {
+        "begin": lambda: monitor.begin(1),
+        "terms": lambda: monitor.add_auxiliary((model(x0) - model(x1)).square().mean()),
+        "pause": monitor.pause,
+        "repeat": monitor.repeat,
+    }
+    for name, call in calls.items():
+        with pytest.MonkeyPatch.context() as patch:
+            if rank == 1 and name == trouble:
+                patch.setattr(f"uniformity_callbacks.{ILL[name]}", fails)
+            call()
+        wants.append(monitor.wants_auxiliary)
+    return wants, monitor.faults.count > 0
+
+
+@pytest.mark.parametrize("trouble", ILL)
+def test_ranks_agree_on_whether_the_loss_is_to_be_added_whatever_fails_on_one(tmp_path, trouble):
+    assert spread(2, wanting, tmp_path, trouble) == [([True, False, False, True], rank == 1) for rank in range(2)]
 
 
 def fails_as_it_ends(rank, directory):

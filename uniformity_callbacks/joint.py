@@ -52,7 +52,8 @@ class JointLoss:
         trace_root = trace_root.to(like.device)
         if own is not None:
             gradient = torch.zeros(own.shape, dtype=torch.float64, device=own.device)
-            gradient[: len(whole.gradient)] = whole.gradient
+            if sent := len(whole.gradient):  # of another dimension than agreed none were
+                gradient[:sent] = whole.gradient
             trace_root = _Known.apply(unit_rows(own).rows, trace_root, gradient)  # type: ignore[no-untyped-call]
         return self._loss.weigh(measures.distance(torch.ones_like(trace_root), trace_root, like.shape[1]), like)
 
