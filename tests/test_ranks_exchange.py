@@ -1,6 +1,7 @@
 """What ranks exchange, message by message: of any length, from any rank, and never one rank alone."""
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 
 from loops import QUICK, Scripted, play
 from spread import spread
+from test_monitor_ranks_faults import fails
 from uniformity_callbacks import CollapseAlert, UniformityMonitor, read_journal
 from uniformity_callbacks.ranks import Channel, Ranks, _decode, _encode
 from uniformity_callbacks.shapes import Shape, pack, unpack
@@ -85,6 +87,40 @@ def test_numbers_of_numpy_are_told_and_recorded_like_others(tmp_path):
     journal = read_journal(first[2])
     assert [r.step for r in journal.readings] == list(range(6))
     assert [a.step for a in journal.alerts] == [3]
+
+
+def remembered(rank, directory):
+    model, monitor = Scripted([2, 3]), UniformityMonitor("projector", every_n_steps=1)
+    monitor.attach(model, directory=directory)
+    play(monitor, model, range(5))
+    reads = "uniformity-reader" in [thread.name for thread in threading.enumerate()]
+    monitor.close(together=True)
+    return monitor.state_dict()["alerts"], reads
+
+
+def test_all_ranks_remember_what_the_first_alone_has_read(tmp_path):
+    (first, reads), (second, others) = spread(2, remembered, tmp_path)
+    assert repr(first) == repr(second)
+    assert reads
+    assert not others
+    assert {entry["kind"] for entry in first} == {"constant", "dimensional", "nonfinite", "blind"}
+
+
+def attached_again(rank, directory):
+    model, monitor = Scripted([]), UniformityMonitor("projector", every_n_steps=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("uniformity_callbacks.monitor.JournalWriter", fails)
+        with pytest.raises(RuntimeError, match="planned"):
+            monitor.attach(model, directory=directory)
+    hooks = len(model.projector._forward_hooks)
+    monitor.attach(model, directory=directory)
+    play(monitor, model, range(2))
+    monitor.close(together=True)
+    return hooks, monitor.last["uniformity/samples"]
+
+
+def test_where_the_first_rank_cannot_attach_none_does(tmp_path):
+    assert spread(2, attached_again, tmp_path) == [(1, 128.0)] * 2  # one hook is the model's own
 
 
 def test_a_message_is_made_of_whatever_is_in_it():

@@ -210,12 +210,13 @@ def found(rank, directory):
     out = []
     for k in range(3):
         out += step(monitor, model, k, views()) if rank else idle(monitor, k)
+    heard = len(model.teacher.projector._forward_hooks)
     out += monitor.close(together=True)
-    return [o.reading.layer for o in out]
+    return [o.reading.layer for o in out], heard
 
 
 def test_a_layer_that_another_rank_has_found_is_named(tmp_path):
-    assert spread(2, found, tmp_path) == [["projector"] * 3] * 2
+    assert spread(2, found, tmp_path) == [(["projector"] * 3, 0)] * 2
 
 
 def unheard(rank, directory):
