@@ -48,8 +48,8 @@ class UniformityCallback(pl.Callback):
     accumulated by hand, the first has the whole of it. A step that ends without it is an error, or reported.
 
     A resumed run goes on in its journal, its alerts, and its writers' places; before Lightning 2.5 its curves, and so
-    ours, have the step before it twice. Of several callbacks with one prefix, as
-    a factory among Lightning's entry points may add them, one acts: the user's own, else the first.
+    ours, have the step before it twice. Of several callbacks with one prefix, as a factory among Lightning's entry
+    points may add them, one acts: the user's own, else the first.
 
     Args:
         layer: dotted path, list of paths, module, or None: the module named like a projector that is trained.
