@@ -44,6 +44,8 @@ def test_passes_are_joined_view_by_view():
 def test_a_pass_may_have_fewer_views():
     a, b, c = (torch.zeros(n, 2) for n in (1, 2, 3))
     assert [len(view) for view in StepSample.of([[a, b], [c]]).raw] == [4, 2]
+    assert StepSample.of([[b, b], [c, c]]).paired
+    assert not StepSample.of([[b, b], [c]]).paired
 
 
 def streamed(batches, **options):

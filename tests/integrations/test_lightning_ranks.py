@@ -1,6 +1,7 @@
 """Through real Trainers on two ranks: what one Trainer reads and trains with all the rows."""
 
 import csv
+import time
 
 import lightning.pytorch as pl
 import pytest
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from trainers import fit, goes_on_exactly, loader, new
 
 from spread import spread
-from uniformity_callbacks import CollapseAlert, LinearDecay, WassersteinLoss, read_journal
+from uniformity_callbacks import CollapseAlert, LinearDecay, WassersteinLoss, read_journal, reader
 from uniformity_callbacks.integrations.lightning import UniformityCallback
 from uniformity_callbacks.integrations.mlflow import MLflowWriter
 from uniformity_callbacks.integrations.tensorboard import TensorBoardWriter
@@ -220,6 +221,25 @@ def test_a_rank_that_does_not_call_the_layer_is_named_and_training_goes_on(tmp_p
     readings = read_journal(first[2]).readings
     assert [(r.step, r.values["samples"]) for r in readings if r.stage == "train"] == [(0, 32), (5, 16), (10, 32)]
     assert "rank 1 brought nothing: projector was not called" in readings[1].why
+
+
+def slow_at_the_end(rank, folder):
+    """The last reading takes longer than the end of an epoch waits."""
+    measure, callback = reader.measure, UniformityCallback(every_n_steps=2)
+
+    def measured(views, metrics):
+        time.sleep(1.5 * (len(read_journal(callback.monitor.journal).readings) == 2))
+        return measure(views, metrics)
+
+    reader.measure = measured
+    ddp(new(Plain), [callback], max_steps=5, default_root_dir=folder, limit_val_batches=0)
+    return callback.monitor.last, callback.monitor.journal
+
+
+def test_all_ranks_know_the_last_reading_when_training_ends(tmp_path):
+    (first, journal), (second, _) = spread(2, slow_at_the_end, tmp_path)
+    assert first == second
+    assert first["uniformity/w2"] == read_journal(journal).readings[2].values["w2"]
 
 
 def sweep(rank, folder):
