@@ -242,6 +242,13 @@ def test_all_ranks_know_the_last_reading_when_training_ends(tmp_path):
     assert first["uniformity/w2"] == read_journal(journal).readings[2].values["w2"]
 
 
+def test_several_devices_without_torch_distributed_are_refused(monkeypatch):
+    monkeypatch.setattr(pl.Trainer, "world_size", 2)
+    callback = UniformityCallback()
+    with pytest.raises(ValueError, match=r"needs torch\.distributed on 2 devices, which SingleDeviceStrategy has not"):
+        fit(new(Plain), [callback], data=shared(32, ROWS))
+
+
 def sweep(rank, folder):
     """A Trainer of one device on each rank, of different length."""
     callback = UniformityCallback(every_n_steps=1, auxiliary=0.5)
