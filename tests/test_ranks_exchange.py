@@ -9,10 +9,12 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from loops import QUICK, Scripted, play, validate, views
+from dispatch import Calls
+from loops import QUICK, Model, Scripted, play, step, validate, views
 from spread import spread
+from test_monitor_ranks import batches
 from test_monitor_ranks_faults import fails
-from uniformity_callbacks import CollapseAlert, UniformityMonitor, read_journal
+from uniformity_callbacks import CollapseAlert, UniformityMonitor, WassersteinLoss, read_journal
 from uniformity_callbacks.ranks import Channel, Ranks, _decode, _encode
 from uniformity_callbacks.shapes import Shape, pack, unpack
 
@@ -129,3 +131,21 @@ def test_a_message_is_made_of_whatever_is_in_it():
     strange = {"value": np.float32(0.5), "rows": np.zeros(3), "text": "\udc80 \u2028"}
     assert _decode(_encode(strange)) == {**strange, "value": 0.5, "rows": "array([0., 0., 0.])"}
     assert repr(_decode(_encode({"x": [math.nan, math.inf]}))) == "{'x': [nan, inf]}"
+
+
+def idle_loss(rank, directory):
+    """A plain loop whose loss waits for an alert that does not come."""
+    loss = WassersteinLoss(0.5, when="alert")
+    model, monitor = Model().double(), UniformityMonitor("projector", every_n_steps=5, auxiliary=loss)
+    monitor.attach(model, directory=directory)
+    counts = []
+    for k in range(4):
+        with Calls() as calls:
+            step(monitor, model, k, batches(k, [20, 20])[rank])
+        counts.append(sum(name.startswith("c10d.") for name in calls.names))
+    monitor.close(together=True)
+    return counts[1:]
+
+
+def test_a_loss_that_waits_for_an_alert_costs_no_exchange(tmp_path):
+    assert spread(2, idle_loss, tmp_path) == [[0, 0, 0]] * 2

@@ -154,6 +154,8 @@ class Collector:
         """
         assert self._joint is not None, "called where there is an auxiliary loss"
         adding = [self._adds(layer) if required else self._lacks(layer) for layer in self._layers]
+        if not any(adding):  # on every rank: all have heard of the same alerts
+            return loss, None
         rows: list[Tensor | None] = []
         problems: list[Exception] = []
         for layer, adds in zip(self._layers, adding, strict=True):
