@@ -11,8 +11,8 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from uniformity_callbacks.integrations.acting import if_acting
-from uniformity_callbacks.integrations.injection import InjectedBackward, InjectedLoss, Injection
+from uniformity_callbacks.integrations.acting import acts, if_acting
+from uniformity_callbacks.integrations.injection import Injection, inject
 from uniformity_callbacks.integrations.packages import join_the_other, pl
 from uniformity_callbacks.integrations.publishing import above_the_bar, publish, show
 from uniformity_callbacks.integrations.steps import Steps, total_steps
@@ -48,14 +48,16 @@ class UniformityCallback(pl.Callback):
     accumulated by hand, the first has the whole of it. A step that ends without it is an error, or reported.
 
     A resumed run goes on in its journal, its alerts, and its writers' places; before Lightning 2.5 its curves, and so
-    ours, have the step before it twice. Of several callbacks with one prefix, as a factory among Lightning's entry
-    points may add them, one acts: the user's own, else the first.
+    ours, have the step before it twice. Of several callbacks with one prefix the first acts; one that a factory among
+    Lightning's entry points added steps aside for any of the user's own.
 
     Args:
         layer: dotted path, list of paths, module, or None: the module named like a projector that is trained.
         every_n_steps: steps between readings, >= 1; step 0 is read.
         output: which tensor of the layer's output: None (it is a tensor), key, index, or a function of it.
         views: None (each call of the layer is a view) or 2 (one call holds both views stacked along the batch).
+        calls: which calls of the layer in a pass are read, None or "all", "first:N" (the large crops of multi-crop) or
+            "last:N"; calls without gradients, as of momentum networks, never count.
         metrics: names to compute, without prefix.
         alerts: None, "warn", "stop", "raise", a function of the alert, or a list of `CollapseAlert`.
         auxiliary: None, a weight (a number or a schedule), or a `WassersteinLoss` to add to the training loss.
@@ -83,6 +85,9 @@ class UniformityCallback(pl.Callback):
     added = False
     """Whether a factory among Lightning's entry points made it: such a one steps aside for the user's own."""
 
+    wanted = True
+    """Whether anybody asked for it; one that a factory added learns of that in `setup`."""
+
     def __init__(
         self,
         layer: str | Sequence[str] | nn.Module | None = None,
@@ -90,6 +95,7 @@ class UniformityCallback(pl.Callback):
         every_n_steps: int = 50,
         output: Output = None,
         views: int | None = None,
+        calls: str | None = None,
         metrics: Sequence[str] = DEFAULT_METRICS,
         alerts: Sequence[CollapseAlert] | Action | None = "warn",
         auxiliary: float | Schedule | WassersteinLoss | None = None,
@@ -107,6 +113,7 @@ class UniformityCallback(pl.Callback):
             every_n_steps=every_n_steps,
             output=output,
             views=views,
+            calls=calls,
             metrics=metrics,
             alerts=alerts,
             auxiliary=auxiliary,
@@ -151,7 +158,7 @@ class UniformityCallback(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Attach; here and not in ``setup``, after which Lightning may still replace layers."""
-        self.acts = self is _chosen(trainer, self.monitor.prefix)
+        self.acts = acts(self, trainer, UniformityCallback)
         if not self.acts:
             return
         if trainer.world_size > 1 and not (dist.is_available() and dist.is_initialized()):
@@ -162,7 +169,7 @@ class UniformityCallback(pl.Callback):
         self.monitor.announce_by(above_the_bar)
         self.monitor.attach(
             pl_module,
-            directory=trainer.log_dir or trainer.default_root_dir,
+            directory=self._directory(trainer),
             record=not getattr(trainer, "fast_dev_run", False),
             together=trainer.world_size > 1,  # a sweep may run a Trainer by itself on each rank
             # Asked only where it is needed: the estimate may have to load the data.
@@ -173,10 +180,7 @@ class UniformityCallback(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the last reading of the run that is resumed: the first due step may come after the epoch's end."""
         self._steps = Steps(trainer)
-        if self.monitor.auxiliary is not None and pl_module.automatic_optimization:
-            self._injection = InjectedLoss(pl_module, self.monitor)
-        elif self.monitor.auxiliary is not None:
-            self._injection = InjectedBackward(pl_module, self.monitor, self._steps)
+        self._injection = inject(pl_module, self.monitor, self._steps)
         self.monitor.start(self._steps.begin())
         show(trainer, self.monitor.last)
 
@@ -265,6 +269,10 @@ class UniformityCallback(pl.Callback):
         if stage == "fit":
             self._leave(trainer)
 
+    def _directory(self, trainer: pl.Trainer) -> Path:
+        """Return where the journal goes, unless it is told."""
+        return Path(trainer.log_dir or trainer.default_root_dir)
+
     @property
     def _now(self) -> Steps:
         assert self._steps is not None, "batches come between on_train_start and on_train_end"
@@ -286,12 +294,6 @@ class UniformityCallback(pl.Callback):
         publish(trainer, outcomes, self.monitor.faults)
         if self.monitor.should_stop:
             trainer.should_stop = True
-
-
-def _chosen(trainer: Any, prefix: str) -> UniformityCallback:
-    """Return the one of several with one prefix that acts: the user's before added ones, and of those the first."""
-    ours = [each for each in trainer.callbacks if isinstance(each, UniformityCallback)]
-    return min((each for each in ours if each.monitor.prefix == prefix), key=lambda each: each.added)
 
 
 join_the_other(UniformityCallback)
