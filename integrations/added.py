@@ -103,7 +103,7 @@ class AddedCallback(UniformityCallback):
 
     def _directory(self, trainer: pl.Trainer) -> Path:
         """Return the run's directory, a new one if the Trainer has none, and have the curves go there, too."""
-        directory = super()._directory(trainer)
+        directory = super()._directory(trainer).absolute()  # a checkpoint remembers it
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return directory
         curves = self._given is None and not any(map(_is_tensorboard, trainer.loggers))

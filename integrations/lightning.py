@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from uniformity_callbacks.integrations.acting import acts, if_acting
 from uniformity_callbacks.integrations.injection import Injection, inject
 from uniformity_callbacks.integrations.packages import join_the_other, pl
-from uniformity_callbacks.integrations.publishing import above_the_bar, publish, show
+from uniformity_callbacks.integrations.publishing import above_the_bar, be_heard, publish, show
 from uniformity_callbacks.integrations.steps import Steps, total_steps
 from uniformity_callbacks.loss import WassersteinLoss
 from uniformity_callbacks.monitor import UniformityMonitor
@@ -56,8 +56,7 @@ class UniformityCallback(pl.Callback):
         every_n_steps: steps between readings, >= 1; step 0 is read.
         output: which tensor of the layer's output: None (it is a tensor), key, index, or a function of it.
         views: None (each call of the layer is a view) or 2 (one call holds both views stacked along the batch).
-        calls: which calls of the layer in a pass are read, None or "all", "first:N" (the large crops of multi-crop) or
-            "last:N"; calls without gradients, as of momentum networks, never count.
+        calls: which of a pass's calls with gradients are read: None or "all", "first:N" (large crops) or "last:N".
         metrics: names to compute, without prefix.
         alerts: None, "warn", "stop", "raise", a function of the alert, or a list of `CollapseAlert`.
         auxiliary: None, a weight (a number or a schedule), or a `WassersteinLoss` to add to the training loss.
@@ -166,6 +165,7 @@ class UniformityCallback(pl.Callback):
                 f"UniformityCallback needs torch.distributed on {trainer.world_size} devices, which "
                 f"{type(trainer.strategy).__name__} has not initialised; use a strategy such as ddp or fsdp"
             )
+        be_heard()
         self.monitor.announce_by(above_the_bar)
         self.monitor.attach(
             pl_module,

@@ -54,7 +54,7 @@ def keys(module: Any, known: Collection[str] = ()) -> dict[str, Any] | None:
         for name in difflib.get_close_matches(SECTION, [str(key) for key in cfg], n=3, cutoff=0.75):
             other = cfg.get(name)
             if name != SECTION and isinstance(other, Mapping | _config_class()) and set(known).intersection(other):
-                raise ValueError(f"the configuration has no {SECTION!r} but {name!r}; did you mean {SECTION}?")
+                raise ValueError(f"{name!r} holds keys of ours; did you mean {SECTION}?")
         return None
     if section is True or section == "on":
         return {}

@@ -49,8 +49,7 @@ class UniformityMonitor(Driver):
         every_n_steps: optimizer steps between readings, >= 1; step 0 is read.
         output: which tensor of the layer's output: None, key, index or function.
         views: None (each call of the layer is a view) or 2 (one call holds both views stacked along the batch).
-        calls: which calls of the layer in a pass are read, None or "all", "first:N" (the large crops of multi-crop) or
-            "last:N"; calls without gradients, as of momentum networks, never count.
+        calls: which of a pass's calls with gradients are read: None or "all", "first:N" (large crops) or "last:N".
         metrics: names to compute, see `panel.METRICS`.
         alerts: None, "warn", "stop", "raise", a function of the alert, or a list of `CollapseAlert`.
         auxiliary: None, a weight (a number or a schedule), or a `WassersteinLoss` to add to the training loss.
