@@ -14,6 +14,7 @@ from uniformity_callbacks.integrations import solo_learn
 from uniformity_callbacks.integrations.factory import VARIABLE
 from uniformity_callbacks.integrations.lightning import UniformityCallback
 from uniformity_callbacks.integrations.packages import pl
+from uniformity_callbacks.integrations.publishing import be_heard
 from uniformity_callbacks.integrations.settings import KEYS, arguments, keys_of
 from uniformity_callbacks.monitor import UniformityMonitor
 
@@ -91,6 +92,7 @@ class AddedCallback(UniformityCallback):
                 arguments(own)
             keys = {**(keys or {}), **own}
         if keys is not None and solo_learn.is_evaluation(module):
+            be_heard()
             log.warning("uniformity: %s trains no representation; nothing is watched", type(module).__name__)
             return None
         if keys is not None:
