@@ -3,11 +3,12 @@
 import argparse
 from typing import NamedTuple
 
+import repairs  # noqa: F401 - first: 1.0.2 does not import without
 import torch
-from repairs import NEWEST  # first: 1.0.2 does not import without it
 from solo.methods import METHODS as _METHODS
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
+from which import NEWEST
 
 from examples.digits.data import Augment, load
 

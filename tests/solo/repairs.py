@@ -1,17 +1,15 @@
 """What solo-learn 1.0.2, of 2022, needs to run on today's pytorch-lightning: four repairs, made once in a process.
 
-The newest code needs none; ``NEWEST`` says that SOLO_LEARN names a checkout of it.
+The newest code needs none.
 """
 
 import functools
 import math
-import os
 import sys
 import types
 
 from torch.optim.lr_scheduler import LambdaLR
-
-NEWEST = bool(os.environ.get("SOLO_LEARN"))
+from which import NEWEST
 
 
 class LinearWarmupCosineAnnealingLR(LambdaLR):
