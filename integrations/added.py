@@ -121,9 +121,9 @@ class AddedCallback(UniformityCallback):
         monitor, logged = self.monitor, filter(_is_tensorboard, trainer.loggers)
         added = "" if monitor.auxiliary is None else f", and {monitor.auxiliary} added to the loss"
         lines = [f"{', '.join(monitor.layers)} is read every {monitor.every_n_steps} steps{added}"]
-        lines += [] if monitor.journal is None else [f"journal {monitor.journal}"]
-        curves = [self._events] if monitor.writers and self._events else [logger.log_dir for logger in logged]
-        lines += [f"curves by: tensorboard --logdir {directory}" for directory in curves]
+        lines += [] if monitor.journal is None else [f"journal {_from_here(monitor.journal)}"]
+        curves = [self._events] if self._events and monitor.writers else [logger.log_dir for logger in logged]
+        lines += [f"curves by: tensorboard --logdir {_from_here(directory)}" for directory in curves]
         print("\n".join(f"uniformity: {line}" for line in lines), flush=True)
 
 
@@ -133,6 +133,11 @@ def _ours(trainer: Any) -> list[UniformityCallback]:
 
 def _is_tensorboard(logger: object) -> bool:
     return "TensorBoardLogger" in _kinds(logger)
+
+
+def _from_here(path: str | Path) -> Path:
+    path, here = Path(path), Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _to_tensorboard(directory: str) -> tuple[Any, ...]:
