@@ -14,6 +14,7 @@ from uniformity_callbacks.integrations import solo_learn
 from uniformity_callbacks.integrations.factory import VARIABLE
 from uniformity_callbacks.integrations.lightning import UniformityCallback
 from uniformity_callbacks.integrations.packages import pl
+from uniformity_callbacks.integrations.publishing import be_heard
 from uniformity_callbacks.integrations.settings import KEYS, arguments, keys_of
 from uniformity_callbacks.monitor import UniformityMonitor
 
@@ -46,21 +47,21 @@ class AddedCallback(UniformityCallback):
         self._given: tuple[Any, ...] | None = None
         self._name = ""
         self._events: str | None = None
-        self.wanted = self.acts = False
+        self.wanted = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Learn what is wanted: from here on the model is known, and with it its configuration."""
         if stage != "fit":
             return
         before, self._keys = self._keys, self._asked_for(pl_module)
-        self.wanted, self.acts = self._keys is not None, False
-        if self._keys is None or self._keys == before:
-            return
-        with _named("UniformityCallback"):
-            given = arguments(self._keys)
-            self.monitor = UniformityMonitor(**given)
-        self._given, self._events = given.get("writers"), None
-        self._name = solo_learn.run_name(pl_module) or type(pl_module).__name__
+        self.wanted = self._keys is not None
+        if self._keys is not None and self._keys != before:
+            with _named("UniformityCallback"):
+                given = arguments(self._keys)
+                self.monitor = UniformityMonitor(**given)
+            self._given, self._events = given.get("writers"), None
+            self._name = solo_learn.run_name(pl_module) or type(pl_module).__name__
+        super().setup(trainer, pl_module, stage)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the monitor's state, and where the curves are."""
@@ -68,19 +69,16 @@ class AddedCallback(UniformityCallback):
         return state and state | {"events": self._events}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it up, if anything is wanted."""
-        if self.wanted:
-            super().load_state_dict(state_dict)
-            self._events = state_dict.get("events")
+        """Take it up."""
+        super().load_state_dict(state_dict)
+        self._events = state_dict.get("events")
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Attach, and say on rank zero what is read and where it goes."""
-        if not self.wanted:
-            return
         super().on_fit_start(trainer, pl_module)
-        if trainer.is_global_zero and self.acts:
+        if self.acts and trainer.is_global_zero:
             self._say(trainer)
-        elif trainer.is_global_zero and not all(each.added for each in _ours(trainer)):
+        elif self.wanted and trainer.is_global_zero and not all(each.added for each in _ours(trainer)):
             log.warning("uniformity: the script has a UniformityCallback of its own; keys given elsewhere are not used")
 
     def _asked_for(self, module: Any) -> dict[str, Any] | None:
@@ -94,6 +92,7 @@ class AddedCallback(UniformityCallback):
                 arguments(own)
             keys = {**(keys or {}), **own}
         if keys is not None and solo_learn.is_evaluation(module):
+            be_heard()
             log.warning("uniformity: %s trains no representation; nothing is watched", type(module).__name__)
             return None
         if keys is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from uniformity_callbacks.integrations.acting import acts, if_acting
+from uniformity_callbacks.integrations.acting import OneOfSeveral, if_acting
 from uniformity_callbacks.integrations.injection import Injection, inject
 from uniformity_callbacks.integrations.packages import join_the_other, pl
 from uniformity_callbacks.integrations.publishing import above_the_bar, be_heard, publish, show
@@ -25,10 +23,8 @@ from uniformity_callbacks.schedules import Schedule
 from uniformity_callbacks.tap import Output
 from uniformity_callbacks.writers import Writer
 
-_instances = itertools.count(1)
 
-
-class UniformityCallback(pl.Callback):
+class UniformityCallback(OneOfSeveral):
     """Watches a layer's outputs for collapse during ``fit``, and can stop the run or add the Wasserstein loss.
 
     The LightningModule is not edited. Readings go to the journal (``uniformity.jsonl`` in the Trainer's log directory),
@@ -81,12 +77,6 @@ class UniformityCallback(pl.Callback):
         >>> trainer = pl.Trainer(callbacks=[callback], accelerator="cpu", logger=False, enable_checkpointing=False)
     """
 
-    added = False
-    """Whether a factory among Lightning's entry points made it: such a one steps aside for the user's own."""
-
-    wanted = True
-    """Whether anybody asked for it; one that a factory added learns of that in `setup`."""
-
     def __init__(
         self,
         layer: str | Sequence[str] | nn.Module | None = None,
@@ -125,41 +115,10 @@ class UniformityCallback(pl.Callback):
         )
         self._injection: Injection | None = None
         self._steps: Steps | None = None
-        self.acts = True
-        self._number = next(_instances)
 
-    @property
-    def state_key(self) -> str:
-        """Tells apart the states of two callbacks in one Trainer: the user's must have different prefixes."""
-        return f"{self._family}.{self._number}" if self.added else self._family
-
-    @property
-    def _family(self) -> str:
-        return f"UniformityCallback[{self.monitor.prefix}]"
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the monitor's state as plain values; nothing where another one acts."""
-        return self.monitor.state_dict() if self.acts else {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what `state_dict` returned."""
-        self.monitor.load_state_dict(state_dict)
-
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Take up the state of the one that acted, if that was another: keys of added ones differ from run to run."""
-        states = {str(key): state for key, state in checkpoint.get("callbacks", {}).items()}
-        if self.state_key not in states:
-            for key, state in states.items():
-                if key.startswith(self._family):
-                    self.load_state_dict(copy.deepcopy(state))
-
+    @if_acting
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Attach; here and not in ``setup``, after which Lightning may still replace layers."""
-        self.acts = acts(self, trainer, UniformityCallback)
-        if not self.acts:
-            return
         if trainer.world_size > 1 and not (dist.is_available() and dist.is_initialized()):
             raise ValueError(
                 f"UniformityCallback needs torch.distributed on {trainer.world_size} devices, which "

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
 from uniformity_callbacks.integrations.lightning import UniformityCallback
 from uniformity_callbacks.loss import WassersteinLoss
 from uniformity_callbacks.names import nearest
-from uniformity_callbacks.rules import CollapseAlert
+from uniformity_callbacks.rules import CollapseAlert, Kind, NamedAction
 from uniformity_callbacks.schedules import Constant, CosineDecay, LinearDecay, Schedule
 
 KEYS = tuple(inspect.signature(UniformityCallback).parameters)
@@ -45,7 +45,7 @@ def keys_of(text: str) -> dict[str, Any]:
     return keys
 
 
-def arguments(keys: Mapping[str, Any]) -> dict[str, Any]:
+def arguments(keys: Mapping[Any, Any]) -> dict[str, Any]:
     """Return the arguments of `UniformityCallback` that keys with plain values mean.
 
     Beside numbers, names and lists these are: schedules (``linear:30:0``, ``published:byol``), rules
@@ -75,7 +75,7 @@ def _split(text: str) -> Iterator[str]:
         yield part
 
 
-def _check(complaint: str, names: Mapping[str, Any], known: Sequence[str]) -> None:
+def _check(complaint: str, names: Mapping[Any, Any], known: Sequence[str]) -> None:
     for name in names:
         if name not in known:
             raise ValueError(f"{complaint} {name!r}; {nearest(str(name), known)}")
@@ -92,7 +92,7 @@ def _metrics(value: Any) -> Any:
 def _alerts(value: Any) -> Any:
     if value is None or isinstance(value, bool):  # YAML reads on and off so
         return "warn" if value else None
-    if isinstance(value, str) and value in ("warn", "stop", "raise"):
+    if isinstance(value, str) and value in get_args(NamedAction):
         return value
     return [_rule(each) for each in _several(value)]
 
@@ -104,7 +104,10 @@ def _rule(value: Any) -> CollapseAlert:
             raise ValueError(f"alerts: {dict(value)!r} names no kind; e.g. {{kind: constant, action: stop}}")
         return CollapseAlert(**value)
     if isinstance(value, str):
-        return CollapseAlert(value)  # type: ignore[arg-type]  # it answers an unknown kind
+        names = (*get_args(NamedAction), *get_args(Kind))
+        if value not in names:
+            raise ValueError(f"alerts: {value!r} is no kind of alert and no action; {nearest(value, names)}")
+        return CollapseAlert(value)  # type: ignore[arg-type]  # an action within a list it answers itself
     raise TypeError(f'alerts must be "warn", "stop", "raise", null or rules such as {{kind: constant}}, got {value!r}')
 
 
