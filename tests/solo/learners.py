@@ -45,10 +45,10 @@ class Learner(NamedTuple):
     validation: DataLoader
 
 
-def build(method, *, small_crops=0, steps=STEPS, epochs=EPOCHS, sizes=_SIZES):
+def build(method, *, small_crops=0, steps=STEPS, epochs=EPOCHS, **options):
     """Return the method's own object on a ResNet-18 without the stem for small images, MAE's on a small ViT."""
     torch.manual_seed(0)
-    options = {**sizes, **_OWN.get(method, {})}
+    options = {**_SIZES, **_OWN.get(method, {}), **options}
     model = (_newest if NEWEST else _of_2022)(method, options, small_crops=small_crops, epochs=epochs)
     return Learner(model, *_loaders(small_crops, steps))
 
