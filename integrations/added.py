@@ -123,7 +123,7 @@ class AddedCallback(UniformityCallback):
         lines = [f"{', '.join(monitor.layers)} is read every {monitor.every_n_steps} steps{added}"]
         lines += [] if monitor.journal is None else [f"journal {_from_here(monitor.journal)}"]
         ours = () if self._events is None or not monitor.writers else (self._events,)
-        curves = ours or [logger.log_dir for logger in logged]
+        curves = ours or [str(logger.log_dir) for logger in logged]
         lines += [f"curves by: tensorboard --logdir {_from_here(directory)}" for directory in curves]
         print("\n".join(f"uniformity: {line}" for line in lines), flush=True)
 
