@@ -14,7 +14,7 @@ AGAINST_SOLO := OMP_NUM_THREADS=1 SOLO_LEARN="$(SOLO_LEARN)" PYTHONPATH="$(SOLO_
 # Without these, a pinned test is only as good as the day's newest release of something else.
 CONSTRAINTS := -c constraints.txt
 
-.PHONY: demo test test-solo lint test-wheel clean
+.PHONY: demo test test-solo table-solo lint test-wheel clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m examples.demo
@@ -26,6 +26,10 @@ test: $(INSTALLED)
 # The real solo-learn, which needs torchvision: make test-solo SOLO_LEARN=/path/to/solo-learn
 test-solo: $(SOLO_INSTALLED)
 	$(AGAINST_SOLO) $(SOLO_BIN)/pytest tests/solo -n 2 --dist worksteal
+
+# The table of docs/solo_learn.md.
+table-solo: $(SOLO_INSTALLED)
+	@$(AGAINST_SOLO):. $(SOLO_BIN)/python tests/solo/table.py 2>/dev/null
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
