@@ -29,7 +29,7 @@ test-solo: $(SOLO_INSTALLED)
 
 # The table of docs/solo_learn.md.
 table-solo: $(SOLO_INSTALLED)
-	@$(AGAINST_SOLO):. $(SOLO_BIN)/python tests/solo/table.py 2>/dev/null
+	@$(AGAINST_SOLO):. $(SOLO_BIN)/python tests/solo/table.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

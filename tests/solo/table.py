@@ -1,8 +1,8 @@
 """Prints the table of docs/solo_learn.md: what is read of each method, and what it reads there in a short run."""
 
 import contextlib
+import io
 import logging
-import sys
 import tempfile
 import warnings
 
@@ -16,8 +16,7 @@ LENGTH = 30
 
 def row(method):
     seen, learner = Oracle(method), build(method, steps=LENGTH // EPOCHS)
-    # The table alone goes to standard output, not what the callback says.
-    with tempfile.TemporaryDirectory() as place, contextlib.redirect_stdout(sys.stderr):
+    with tempfile.TemporaryDirectory() as place, contextlib.redirect_stdout(io.StringIO()):
         trainer = fit(learner, [seen], keys={"every_n_steps": LENGTH - 1}, default_root_dir=place)
         first, last = (r for r in journal(trainer).readings if r.stage == "train")
     (calls,) = {len(step) for step in seen.steps}
@@ -32,7 +31,7 @@ def main():
     end = f"step {LENGTH - 1}"
     head = ["method", "capture point", "calls", "read", "`w2`, step 0", end, f"`w2_corrected`, {end}"]
     for cells in (head, ["---"] * len(head), *map(row, METHODS)):
-        print("|", " | ".join(cells), "|")
+        print("|", " | ".join(cells), "|", flush=True)
 
 
 if __name__ == "__main__":
