@@ -3,7 +3,7 @@
 import oracle
 import pytest
 import torch
-from learners import METHODS, MULTICROP, build
+from learners import METHODS, MULTICROP, build, told_apart
 from oracle import Oracle
 from watching import fit, journal
 
@@ -43,7 +43,7 @@ def _flat(gradients, parameters):
 
 
 def one_step(method, seen, tmp_path, small_crops=0, **keys):
-    learner = build(method, small_crops=small_crops, steps=1, epochs=1)
+    learner = told_apart(build(method, small_crops=small_crops, steps=1, epochs=1))
     torch.manual_seed(1)
     return fit(learner, [seen], keys=keys, num_sanity_val_steps=0, limit_val_batches=0, default_root_dir=tmp_path)
 

@@ -6,7 +6,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from learners import EPOCHS, METHODS, STEPS, VALIDATION_ROWS, build
+from learners import EPOCHS, METHODS, STEPS, VALIDATION_ROWS, build, told_apart
 from oracle import Oracle
 from watching import fit, journal
 from which import NEWEST
@@ -18,7 +18,7 @@ DUE = [0, 3, 6]
 
 @pytest.fixture(scope="module", params=METHODS)
 def watched(request, tmp_path_factory):
-    seen, learner = Oracle(request.param), build(request.param)
+    seen, learner = Oracle(request.param), told_apart(build(request.param))
     trainer = fit(learner, [seen], keys={"every_n_steps": 3}, default_root_dir=tmp_path_factory.mktemp("run"))
     return request.param, learner.model, seen, journal(trainer), random_state()
 
@@ -68,7 +68,7 @@ def test_no_alert_and_no_trouble(watched):
 
 def test_weights_and_random_state_are_those_of_an_unwatched_run(watched, tmp_path):
     method, model, _, _, state = watched
-    learner = build(method)
+    learner = told_apart(build(method))
     fit(learner, default_root_dir=tmp_path)
     assert not list(tmp_path.iterdir())
     for one, other in zip(random_state(), state, strict=True):
