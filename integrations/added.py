@@ -172,4 +172,5 @@ def _named(source: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError) as error:
-        raise type(error)(f"{source}: {error}") from error
+        kind = TypeError if isinstance(error, TypeError) else ValueError  # others' own kinds may take no such message
+        raise kind(f"{source}: {error}") from error
