@@ -1,0 +1,102 @@
+"""Where solo-learn is, and its own CIFAR-10 configs brought to digits and two CPU cores."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+CONFIGS = Path("scripts/pretrain/cifar")
+GET = """Get it and what it needs (it asks for wandb, and for more that is not needed here):
+  git clone https://github.com/vturrisi/solo-learn
+  pip install hydra-core omegaconf timm einops torchvision
+  SOLO_LEARN=solo-learn python -m examples.solo_learn.digits"""
+
+OUTPUTS = 256  # as many as in the paper's runs, so that its weights are for losses of this size
+HIDDEN = 512
+STEPS = 200
+BATCH = 128
+EVERY = 20
+
+
+@dataclass(frozen=True)
+class Method:
+    """One of solo-learn's methods as it is run here.
+
+    Attributes:
+        weight: the weight of the Wasserstein loss, as the config key `uniformity.auxiliary` has it.
+        published: whether that is the paper's (arXiv 2403.00642); the others were set before any of them was run: that
+            of MoCo v2 for the other contrastive loss, half of BYOL's for SimSiam, whose loss is a quarter of BYOL's
+            (a mean of cosines where BYOL has twice their sum), and 1.0 for VICReg.
+        file: the config among solo-learn's own for CIFAR-10.
+        changes: what is changed in it, beside what is changed for all.
+    """
+
+    weight: float | str
+    published: bool
+    file: str
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+MOMENTUM = {"base_tau": 0.95}  # of so few steps, a target that lags 100 behind would see little
+
+METHODS = {
+    "simclr": Method(1.0, False, "simclr"),
+    "mocov2plus": Method(1.0, True, "mocov2plus", {"momentum": MOMENTUM, "method_kwargs": {"queue_size": 512}}),
+    "byol": Method(0.2, True, "byol", {"momentum": MOMENTUM, "method_kwargs": {"pred_hidden_dim": HIDDEN}}),
+    "simsiam": Method(0.1, False, "simsiam", {"method_kwargs": {"pred_hidden_dim": OUTPUTS // 4}}),
+    "barlow_twins": Method("linear:30:0", True, "barlow"),
+    "vicreg": Method(1.0, False, "vicreg"),
+}
+
+
+def solo_learn() -> Path:
+    """Return the checkout of solo-learn, after seeing to it that `import solo` takes that one.
+
+    Raises:
+        SystemExit: there is none, it is too old, or something that it needs is missing; with the mend.
+    """
+    named = os.environ.get("SOLO_LEARN")
+    spec = importlib.util.find_spec("solo")
+    if not named and (spec is None or spec.origin is None):
+        raise SystemExit(f"solo-learn is not installed, and SOLO_LEARN does not name a checkout of it.\n{GET}")
+    root = Path(named).resolve() if named else Path(spec.origin).parents[1]
+    if not (root / "solo/args/pretrain.py").exists() or not (root / CONFIGS).is_dir():
+        raise SystemExit(
+            f"{root} is no checkout of solo-learn's newest code; 1.0.2 of PyPI has no Hydra configs.\n{GET}"
+        )
+    sys.path.insert(0, str(root))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of deprecated names in timm and torch, a screenful
+            importlib.import_module("solo.methods")
+            importlib.import_module("hydra")
+    except ImportError as error:
+        raise SystemExit(f"solo-learn in {root} cannot be imported: {error}.\n{GET}") from error
+    return root
+
+
+def config(root: Path, name: str, *, weighted: bool, seed: int, batch: int = BATCH) -> Any:
+    """Return the config of one run: solo-learn's own for CIFAR-10, made small, and the keys of this package."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    method = METHODS[name]
+    with initialize_config_dir(str(root / CONFIGS), version_base="1.2"):
+        cfg = compose(method.file)
+    OmegaConf.set_struct(cfg, False)
+    # No dataset of solo-learn's: for CIFAR-10 the ResNet would have a stem of stride 1, and take four times as long.
+    cfg.data = {"dataset": "digits", "num_classes": 10, "num_large_crops": 2, "num_small_crops": 0}
+    cfg.optimizer = {"name": "adam", "lr": 1e-3, "batch_size": batch, "weight_decay": 1e-5, "classifier_lr": 1e-2}
+    cfg.scheduler = {"name": "warmup_cosine", "warmup_epochs": 0.1}  # all steps are one epoch
+    cfg.performance = {"disable_channel_last": True}
+    cfg.max_epochs, cfg.seed = 1, seed
+    cfg = OmegaConf.merge(
+        cfg, {"method_kwargs": {"proj_hidden_dim": HIDDEN, "proj_output_dim": OUTPUTS}}, method.changes
+    )
+    cfg.uniformity = {"every_n_steps": EVERY} | ({"auxiliary": method.weight} if weighted else {})
+    return cfg
