@@ -1,4 +1,4 @@
-"""How an alert is filed with what is not ours: text in TensorBoard, a tag and a text artifact in MLflow."""
+"""How an alert is filed with what is not ours: text in TensorBoard, tag and text artifact in MLflow, alert in W&B."""
 
 from __future__ import annotations
 
@@ -22,9 +22,17 @@ def to_mlflow(client: Any, run_id: str, alert: Alert, key: str) -> None:
     client.log_text(run_id, alert.message + "\n", f"{name}-{alert.step}-{what}.txt")
 
 
+def to_wandb(run: Any, alert: Alert) -> None:
+    """Send an alert of Weights & Biases, which mails it to those who asked for that."""
+    what, level = ("over", "INFO") if alert.recovered else ("found", "WARN")
+    run.alert(f"uniformity: {alert.kind} {what} at step {alert.step}", alert.message, level=level)
+
+
 def to_experiment(experiment: Any, run_id: str | None, alert: Alert, key: str) -> None:
     """File an alert with what a logger of Lightning's writes to, if it takes texts; else do nothing."""
     if hasattr(experiment, "add_text"):  # TensorBoardLogger: a SummaryWriter, of torch or of tensorboardX
         to_tensorboard(experiment, alert, key)
     elif run_id is not None and hasattr(experiment, "log_text") and hasattr(experiment, "set_tag"):  # MLFlowLogger
         to_mlflow(experiment, run_id, alert, key)
+    elif hasattr(experiment, "alert") and hasattr(experiment, "define_metric"):  # WandbLogger
+        to_wandb(experiment, alert)

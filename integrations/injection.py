@@ -103,5 +103,18 @@ class InjectedBackward(Injection):
         return self._call(loss, *args, **kwargs)
 
 
+def inject(module: Any, monitor: UniformityMonitor, steps: Steps) -> Injection | None:
+    """Have a LightningModule's training add the monitor's loss, if it has one, in the way that its optimization asks.
+
+    Args:
+        module: the LightningModule.
+        monitor: adds the loss.
+        steps: of the fit.
+    """
+    if monitor.auxiliary is None:
+        return None
+    return InjectedLoss(module, monitor) if module.automatic_optimization else InjectedBackward(module, monitor, steps)
+
+
 def _same(value: Any) -> Any:
     return value

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +9,10 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from uniformity_callbacks.integrations.acting import if_acting
-from uniformity_callbacks.integrations.injection import InjectedBackward, InjectedLoss, Injection
+from uniformity_callbacks.integrations.acting import OneOfSeveral, if_acting
+from uniformity_callbacks.integrations.injection import Injection, inject
 from uniformity_callbacks.integrations.packages import join_the_other, pl
-from uniformity_callbacks.integrations.publishing import above_the_bar, publish, show
+from uniformity_callbacks.integrations.publishing import above_the_bar, be_heard, publish, show
 from uniformity_callbacks.integrations.steps import Steps, total_steps
 from uniformity_callbacks.loss import WassersteinLoss
 from uniformity_callbacks.monitor import UniformityMonitor
@@ -25,10 +23,8 @@ from uniformity_callbacks.schedules import Schedule
 from uniformity_callbacks.tap import Output
 from uniformity_callbacks.writers import Writer
 
-_instances = itertools.count(1)
 
-
-class UniformityCallback(pl.Callback):
+class UniformityCallback(OneOfSeveral):
     """Watches a layer's outputs for collapse during ``fit``, and can stop the run or add the Wasserstein loss.
 
     The LightningModule is not edited. Readings go to the journal (``uniformity.jsonl`` in the Trainer's log directory),
@@ -48,14 +44,15 @@ class UniformityCallback(pl.Callback):
     accumulated by hand, the first has the whole of it. A step that ends without it is an error, or reported.
 
     A resumed run goes on in its journal, its alerts, and its writers' places; before Lightning 2.5 its curves, and so
-    ours, have the step before it twice. Of several callbacks with one prefix, as a factory among Lightning's entry
-    points may add them, one acts: the user's own, else the first.
+    ours, have the step before it twice. Of several callbacks with one prefix the first acts; one that a factory among
+    Lightning's entry points added steps aside for any of the user's own.
 
     Args:
         layer: dotted path, list of paths, module, or None: the module named like a projector that is trained.
         every_n_steps: steps between readings, >= 1; step 0 is read.
         output: which tensor of the layer's output: None (it is a tensor), key, index, or a function of it.
         views: None (each call of the layer is a view) or 2 (one call holds both views stacked along the batch).
+        calls: which of a pass's calls with gradients are read: None or "all", "first:N" (large crops) or "last:N".
         metrics: names to compute, without prefix.
         alerts: None, "warn", "stop", "raise", a function of the alert, or a list of `CollapseAlert`.
         auxiliary: None, a weight (a number or a schedule), or a `WassersteinLoss` to add to the training loss.
@@ -80,9 +77,6 @@ class UniformityCallback(pl.Callback):
         >>> trainer = pl.Trainer(callbacks=[callback], accelerator="cpu", logger=False, enable_checkpointing=False)
     """
 
-    added = False
-    """Whether a factory among Lightning's entry points made it: such a one steps aside for the user's own."""
-
     def __init__(
         self,
         layer: str | Sequence[str] | nn.Module | None = None,
@@ -90,6 +84,7 @@ class UniformityCallback(pl.Callback):
         every_n_steps: int = 50,
         output: Output = None,
         views: int | None = None,
+        calls: str | None = None,
         metrics: Sequence[str] = DEFAULT_METRICS,
         alerts: Sequence[CollapseAlert] | Action | None = "warn",
         auxiliary: float | Schedule | WassersteinLoss | None = None,
@@ -107,6 +102,7 @@ class UniformityCallback(pl.Callback):
             every_n_steps=every_n_steps,
             output=output,
             views=views,
+            calls=calls,
             metrics=metrics,
             alerts=alerts,
             auxiliary=auxiliary,
@@ -119,50 +115,20 @@ class UniformityCallback(pl.Callback):
         )
         self._injection: Injection | None = None
         self._steps: Steps | None = None
-        self.acts = True
-        self._number = next(_instances)
 
-    @property
-    def state_key(self) -> str:
-        """Tells apart the states of two callbacks in one Trainer: the user's must have different prefixes."""
-        return f"{self._family}.{self._number}" if self.added else self._family
-
-    @property
-    def _family(self) -> str:
-        return f"UniformityCallback[{self.monitor.prefix}]"
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the monitor's state as plain values; nothing where another one acts."""
-        return self.monitor.state_dict() if self.acts else {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what `state_dict` returned."""
-        self.monitor.load_state_dict(state_dict)
-
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Take up the state of the one that acted, if that was another: keys of added ones differ from run to run."""
-        states = {str(key): state for key, state in checkpoint.get("callbacks", {}).items()}
-        if self.state_key not in states:
-            for key, state in states.items():
-                if key.startswith(self._family):
-                    self.load_state_dict(copy.deepcopy(state))
-
+    @if_acting
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Attach; here and not in ``setup``, after which Lightning may still replace layers."""
-        self.acts = self is _chosen(trainer, self.monitor.prefix)
-        if not self.acts:
-            return
         if trainer.world_size > 1 and not (dist.is_available() and dist.is_initialized()):
             raise ValueError(
                 f"UniformityCallback needs torch.distributed on {trainer.world_size} devices, which "
                 f"{type(trainer.strategy).__name__} has not initialised; use a strategy such as ddp or fsdp"
             )
+        be_heard()
         self.monitor.announce_by(above_the_bar)
         self.monitor.attach(
             pl_module,
-            directory=trainer.log_dir or trainer.default_root_dir,
+            directory=self._directory(trainer),
             record=not getattr(trainer, "fast_dev_run", False),
             together=trainer.world_size > 1,  # a sweep may run a Trainer by itself on each rank
             # Asked only where it is needed: the estimate may have to load the data.
@@ -173,10 +139,7 @@ class UniformityCallback(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the last reading of the run that is resumed: the first due step may come after the epoch's end."""
         self._steps = Steps(trainer)
-        if self.monitor.auxiliary is not None and pl_module.automatic_optimization:
-            self._injection = InjectedLoss(pl_module, self.monitor)
-        elif self.monitor.auxiliary is not None:
-            self._injection = InjectedBackward(pl_module, self.monitor, self._steps)
+        self._injection = inject(pl_module, self.monitor, self._steps)
         self.monitor.start(self._steps.begin())
         show(trainer, self.monitor.last)
 
@@ -265,6 +228,10 @@ class UniformityCallback(pl.Callback):
         if stage == "fit":
             self._leave(trainer)
 
+    def _directory(self, trainer: pl.Trainer) -> Path:
+        """Return where the journal goes, unless it is told."""
+        return Path(trainer.log_dir or trainer.default_root_dir)
+
     @property
     def _now(self) -> Steps:
         assert self._steps is not None, "batches come between on_train_start and on_train_end"
@@ -286,12 +253,6 @@ class UniformityCallback(pl.Callback):
         publish(trainer, outcomes, self.monitor.faults)
         if self.monitor.should_stop:
             trainer.should_stop = True
-
-
-def _chosen(trainer: Any, prefix: str) -> UniformityCallback:
-    """Return the one of several with one prefix that acts: the user's before added ones, and of those the first."""
-    ours = [each for each in trainer.callbacks if isinstance(each, UniformityCallback)]
-    return min((each for each in ours if each.monitor.prefix == prefix), key=lambda each: each.added)
 
 
 join_the_other(UniformityCallback)

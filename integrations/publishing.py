@@ -37,6 +37,17 @@ def _log(logger: Any, outcome: Outcome) -> None:
         to_experiment(getattr(logger, "experiment", None), getattr(logger, "run_id", None), alert, outcome.key)
 
 
+def be_heard() -> None:
+    """Have warnings of ours shown where logging was configured with nothing of ours in mind.
+
+    solo-learn's scripts, through Hydra, put the root at ERROR and disable all loggers that are there already: alerts
+    would be told to nobody. A level that our logger was given stays.
+    """
+    log.disabled = False
+    if log.level == logging.NOTSET and not log.isEnabledFor(logging.WARNING):
+        log.setLevel(logging.WARNING)
+
+
 def above_the_bar(message: str) -> None:
     """Log a warning without breaking the line of a progress bar that is being drawn."""
     from tqdm.auto import tqdm  # Lightning depends on it

@@ -49,6 +49,7 @@ class UniformityMonitor(Driver):
         every_n_steps: optimizer steps between readings, >= 1; step 0 is read.
         output: which tensor of the layer's output: None, key, index or function.
         views: None (each call of the layer is a view) or 2 (one call holds both views stacked along the batch).
+        calls: which of a pass's calls with gradients are read: None or "all", "first:N" (large crops) or "last:N".
         metrics: names to compute, see `panel.METRICS`.
         alerts: None, "warn", "stop", "raise", a function of the alert, or a list of `CollapseAlert`.
         auxiliary: None, a weight (a number or a schedule), or a `WassersteinLoss` to add to the training loss.
@@ -75,6 +76,7 @@ class UniformityMonitor(Driver):
         every_n_steps: int = 50,
         output: Output = None,
         views: int | None = None,
+        calls: str | None = None,
         metrics: Sequence[str] = DEFAULT_METRICS,
         alerts: Sequence[CollapseAlert] | Action | None = "warn",
         auxiliary: float | Schedule | WassersteinLoss | None = None,
@@ -91,7 +93,8 @@ class UniformityMonitor(Driver):
         self.every_n_steps, self.scope, self.window, self.total_steps = every_n_steps, scope, window, total_steps
         self.auxiliary, self.writers = check_loss(auxiliary, self._book), check_writers(writers)
         self.metrics = tuple(dict.fromkeys((*check_metrics(metrics), *self._book.needs)))
-        self._layers, self._output, self._views = check_layers(layer), output, views
+        self._layers = check_layers(layer)
+        self._tap: dict[str, Any] = {"output": output, "views": views, "calls": calls}
         self._journal_path = None if journal is None else Path(journal)
         self._resume = False
 
@@ -104,6 +107,11 @@ class UniformityMonitor(Driver):
     def journal(self) -> Path | None:
         """The journal's path once it is open."""
         return self._journal_path
+
+    @property
+    def layers(self) -> list[str]:
+        """The dotted paths of the layers that are watched; empty while none is."""
+        return [] if self._collector is None else self._collector.names
 
     def attach(
         self,
@@ -148,7 +156,7 @@ class UniformityMonitor(Driver):
         self, model: nn.Module, directory: Path, record: bool, total_steps: float | None, company: Company | None
     ) -> None:
         total = check_length(self.auxiliary, self.total_steps or total_steps)
-        taps = [Tap(model, layer, output=self._output, views=self._views) for layer in self._layers]
+        taps = [Tap(model, layer, **self._tap) for layer in self._layers]
         if len({tap.name for tap in taps}) < len(taps):
             raise ValueError(f"layer must name each layer once, got {', '.join(tap.name for tap in taps)}")
         collector = Collector(

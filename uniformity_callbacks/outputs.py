@@ -1,7 +1,8 @@
-"""The tensor that is meant in what a layer puts out."""
+"""What is meant of what a layer puts out: which tensor of a call, which calls of a pass."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,6 +30,24 @@ def pick(output: Any, how: Output) -> Tensor:
             "e.g. output=lambda z: z.flatten(1)"
         )
     return z
+
+
+def which_calls(calls: str | None) -> slice:
+    """Return which of a pass's calls, in their order, are meant by "all" (or None), "first:N" or "last:N".
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if calls in (None, "all"):
+        return slice(None)
+    match = re.fullmatch(r"(first|last):([1-9]\d*)", calls) if isinstance(calls, str) else None
+    if match is None:
+        raise ValueError(
+            f'calls must be None or "all" (every call of the layer in a pass), "first:N" or "last:N", got {calls!r}; '
+            'e.g. "first:2" for the large crops of multi-crop'
+        )
+    n = int(match[2])
+    return slice(n) if match[1] == "first" else slice(-n, None)
 
 
 def _describe(output: Any) -> str:

@@ -12,7 +12,7 @@ from uniformity_callbacks.checkpointing import Unfinished, in_reentrant_checkpoi
 from uniformity_callbacks.compiled import Call, Memory, compiled_around, has_compiled, is_compiled, remember, trace_anew
 from uniformity_callbacks.layers import by_path, find
 from uniformity_callbacks.outputs import Output as Output
-from uniformity_callbacks.outputs import pick
+from uniformity_callbacks.outputs import pick, which_calls
 
 Mode = Literal["off", "watch", "train", "validate"]
 
@@ -30,21 +30,28 @@ class Tap:
         layer: dotted path, module, or None.
         output: which tensor of the layer's output: None (it is a tensor), key, index, or a function of it.
         views: None (each call is a view) or 2 (a call holds both views stacked along the batch).
+        calls: None or "all", "first:N", "last:N": which calls between `start` and `stop` are meant.
 
     Raises:
-        ValueError: no such layer, with the nearest names; none or two that look like a projector; views.
+        ValueError: no such layer, with the nearest names; none or two that look like a projector; views; calls.
         TypeError: layer or output is of another type.
     """
 
     def __init__(
-        self, model: nn.Module, layer: str | nn.Module | None = None, *, output: Output = None, views: int | None = None
+        self,
+        model: nn.Module,
+        layer: str | nn.Module | None = None,
+        *,
+        output: Output = None,
+        views: int | None = None,
+        calls: str | None = None,
     ) -> None:
         if views not in (None, 2):
             raise ValueError(f"views must be None (each call is a view) or 2 (both views in one call), got {views!r}")
         if not (output is None or isinstance(output, (str, int)) or callable(output)):
             raise TypeError(f"output must be None, a key, an index or a function, got {output!r}")
         self._model, self._candidates = model, find(model, layer)
-        self._output, self._views = output, views
+        self._output, self._views, self._calls = output, views, which_calls(calls)
         self._hooks: dict[str, tuple[_Hook, RemovableHandle]] = {}
         self._caught: dict[str, list[Tensor | Unfinished]] = {}
         self._mode: Mode = "off"
@@ -137,7 +144,7 @@ class Tap:
             self._mode = self._stopped
 
     def views(self) -> list[Tensor]:
-        """Return the views collected since `start`, (n, d) each, in the order of the calls.
+        """Return the views collected since `start`, (n, d) each, in the order of the calls, of those that are meant.
 
         Raises:
             ValueError: two layers that look like a projector both ran with gradients.
@@ -148,7 +155,9 @@ class Tap:
                 ran = ", ".join(sorted(caught))
                 raise ValueError(f"layer=None found more than one projector that is run: {ran}; name one of them")
             self.keep(next(iter(caught)))
-        return next(iter(caught.values()), [])
+        views, each = next(iter(caught.values()), []), self._views or 1
+        calls = [views[k : k + each] for k in range(0, len(views), each)]
+        return [view for call in calls[self._calls] for view in call]
 
     def keep(self, kept: str) -> None:
         """Leave all candidates but this one, if it is one of them."""

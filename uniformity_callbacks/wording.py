@@ -56,7 +56,7 @@ def message(
     lines += [f"  means: {_MEANS[kind].format_map(facts)}", f"  mends: {_MENDS[kind]}"]
     if kind in COLLAPSE:
         lines[-1] += ";"
-        lines.append("         or the Wasserstein loss, auxiliary=WassersteinLoss(weight=1.0)")
+        lines.append("         or the Wasserstein loss, auxiliary=1.0")
     if rule.action == "stop":
         lines.append("  training stops, as alerts asked")
     return "\n".join(lines)
