@@ -18,8 +18,8 @@ GET = """Get it and what it needs (it asks for wandb, and for more that is not n
 
 OUTPUTS = 256  # as many as in the paper's runs, so that its weights are for losses of this size
 HIDDEN = 512
-STEPS = 200
-BATCH = 128
+STEPS = 150
+BATCH = 64
 EVERY = 20
 
 
@@ -52,6 +52,8 @@ METHODS = {
     "barlow_twins": Method("linear:30:0", True, "barlow"),
     "vicreg": Method(1.0, False, "vicreg"),
 }
+UNTRAINED = "untrained"
+"""SimCLR's network as it is made: a representation should beat that, too."""
 
 
 def solo_learn() -> Path:
@@ -80,12 +82,17 @@ def solo_learn() -> Path:
     return root
 
 
-def config(root: Path, name: str, *, weighted: bool, seed: int, batch: int = BATCH) -> Any:
+def weights(name: str) -> list[float | str | None]:
+    """Return the weights that a method is run with; None is without the loss."""
+    return [None] if name == UNTRAINED else [None, METHODS[name].weight]
+
+
+def config(root: Path, name: str, *, weight: float | str | None, seed: int, batch: int = BATCH) -> Any:
     """Return the config of one run: solo-learn's own for CIFAR-10, made small, and the keys of this package."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    method = METHODS[name]
+    method = METHODS["simclr" if name == UNTRAINED else name]
     with initialize_config_dir(str(root / CONFIGS), version_base="1.2"):
         cfg = compose(method.file)
     OmegaConf.set_struct(cfg, False)
@@ -98,5 +105,5 @@ def config(root: Path, name: str, *, weighted: bool, seed: int, batch: int = BAT
     cfg = OmegaConf.merge(
         cfg, {"method_kwargs": {"proj_hidden_dim": HIDDEN, "proj_output_dim": OUTPUTS}}, method.changes
     )
-    cfg.uniformity = {"every_n_steps": EVERY} | ({"auxiliary": method.weight} if weighted else {})
+    cfg.uniformity = {"every_n_steps": EVERY} | ({} if weight is None else {"auxiliary": weight})
     return cfg

@@ -10,10 +10,12 @@ come by the config keys `uniformity.*` alone: nothing of this package is passed 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import time
 import warnings
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from torch.utils.data import DataLoader
 
 from examples.digits import data, evaluate
 from examples.solo_learn import configs, show
-from uniformity_callbacks import functional
+from uniformity_callbacks import functional, read_journal
 from uniformity_callbacks.integrations.lightning import UniformityCallback
 
 WIDTH = 16
@@ -49,8 +51,8 @@ def solo_loader(digits: data.Digits, *, steps: int, batch_size: int, seed: int) 
     return data.loader(digits, batch, steps=steps, batch_size=batch_size, seed=seed)
 
 
-def train(cfg: Any, digits: data.Digits, *, steps: int, folder: Path) -> Any:
-    """Train one run, as solo-learn's `main_pretrain.py` does, and return the model."""
+def train(cfg: Any, digits: data.Digits, *, steps: int, folder: Path) -> tuple[Any, Path]:
+    """Train one run, as solo-learn's `main_pretrain.py` does; return the model, and the journal of its readings."""
     from solo.methods import METHODS
 
     seed_everything(cfg.seed, verbose=False)
@@ -64,10 +66,14 @@ def train(cfg: Any, digits: data.Digits, *, steps: int, folder: Path) -> Any:
         enable_model_summary=False,
         enable_progress_bar=False,
     )
-    if not any(isinstance(callback, UniformityCallback) for callback in trainer.callbacks):
+    ours = [callback for callback in trainer.callbacks if isinstance(callback, UniformityCallback)]
+    if not ours:
         raise SystemExit("uniformity_callbacks is not installed, so Lightning does not find it; pip install -e .")
-    trainer.fit(model, solo_loader(digits, steps=steps, batch_size=cfg.optimizer.batch_size, seed=cfg.seed))
-    return model
+    if steps:
+        # One line a run is enough here: where its files are comes at the end.
+        with redirect_stdout(io.StringIO()):
+            trainer.fit(model, solo_loader(digits, steps=steps, batch_size=cfg.optimizer.batch_size, seed=cfg.seed))
+    return model, ours[0].monitor.journal
 
 
 def measure(model: Any, digits: data.Digits) -> dict[str, float]:
@@ -87,44 +93,59 @@ def measure(model: Any, digits: data.Digits) -> dict[str, float]:
     } | accuracies._asdict()
 
 
+def result(run: show.Run, root: Path, digits: data.Digits, folder: Path) -> show.Run:
+    """Return a run with what it came to."""
+    started = time.monotonic()
+    cfg = configs.config(root, run["method"], weight=run["weight"], seed=run["seed"], batch=run["batch"])
+    kind = "plain" if run["weight"] is None else "w2"
+    name = f"{run['method']}-{kind}-{run['seed']}-{run['steps']}-{run['batch']}"
+    model, journal = train(cfg, digits, steps=run["steps"], folder=folder / name)
+    alerts = [(alert.kind, alert.step) for alert in read_journal(journal).alerts] if run["steps"] else []
+    return run | measure(model, digits) | {"alerts": alerts, "seconds": round(time.monotonic() - started, 1)}
+
+
 def main() -> None:
-    """Run what is not there yet, one line a run, and print the tables."""
+    """Run what is not there yet, one line a run, and print the table."""
     args = arguments()
     root = configs.solo_learn()
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the images are in memory
-    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")  # Lightning's own, with this torch
-
+    quiet()
+    shape = {"steps": args.steps, "batch": args.batch_size}
+    wanted: list[show.Run] = [
+        {"method": method, "weight": weight, "seed": seed}
+        | (shape if method in configs.METHODS else shape | {"steps": 0})
+        for seed in args.seeds
+        for method in [configs.UNTRAINED, *args.methods]
+        for weight in configs.weights(method)
+    ]
     args.folder.mkdir(parents=True, exist_ok=True)
     store = args.folder / "runs.jsonl"
-    digits = data.load()
-    wanted = [
-        {"method": method, "weight": weight, "seed": seed, "steps": args.steps, "batch": args.batch_size}
-        for seed in args.seeds
-        for method in args.methods
-        for weight in (None, configs.METHODS[method].weight)
-    ]
-    runs = [json.loads(line) for line in store.read_text().splitlines()] if store.exists() else []
+    done = [json.loads(line) for line in store.read_text().splitlines()] if store.exists() else []
+    digits, found = data.load(), []
     for k, run in enumerate(wanted, start=1):
-        if not any(run.items() <= done.items() for done in runs):
-            started = time.monotonic()
-            cfg = configs.config(
-                root, run["method"], weighted=run["weight"] is not None, seed=run["seed"], batch=args.batch_size
-            )
-            name = "-".join([run["method"], "w2" if run["weight"] else "plain", str(run["seed"])])
-            model = train(cfg, digits, steps=args.steps, folder=args.folder / name)
-            run |= measure(model, digits) | {"seconds": round(time.monotonic() - started, 1)}
+        kept = next((each for each in done if run.items() <= each.items()), None)
+        found.append(kept or result(run, root, digits, args.folder))
+        if kept is None:
             with store.open("a") as file:
-                file.write(json.dumps(run) + "\n")
-            runs.append(run)
-            print(f"[{k}/{len(wanted)}] {show.line(run)}", flush=True)
+                file.write(json.dumps(found[-1]) + "\n")
+        print(f"[{k}/{len(wanted)}] {show.line(found[-1])}", flush=True)
+
     pixels = evaluate.pixel_accuracies(digits)
-    found = [next(done for done in runs if run.items() <= done.items()) for run in wanted]
     show.table(found, pixels)
     markdown = args.folder / "table.md"
     markdown.write_text(show.markdown(found, pixels))
-    total = sum(run["seconds"] for run in found)
-    print(f"\n{len(found)} runs took {total / 60:.0f} min. As Markdown: {markdown}. Curves: {args.folder}")
+    minutes = sum(run["seconds"] for run in found) / 60
+    print(f"\n{minutes:.0f} min in all, {torch.get_num_threads()} threads. As Markdown: {markdown}")
+    print(f"Curves of all runs: tensorboard --logdir {args.folder}")
+
+
+def quiet() -> None:
+    """Leave out what solo-learn and Lightning say at every start."""
+    logging.basicConfig(level=logging.ERROR)  # solo-learn logs to the root
+    for name in ("lightning.pytorch", "lightning.fabric", "uniformity_callbacks"):  # alerts are in the table
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the images are in memory
+    warnings.filterwarnings("ignore", message=".*but have no `val_dataloader`.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated.*")  # Lightning's own, with this torch
 
 
 def arguments() -> argparse.Namespace:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from examples.digits.evaluate import Accuracies
-from examples.solo_learn.configs import METHODS, OUTPUTS
+from examples.solo_learn.configs import METHODS, OUTPUTS, UNTRAINED
 
 Run = dict[str, Any]
 """A line of the store: what was run, and what it came to."""
@@ -36,11 +36,12 @@ COLUMNS = (
     Column("standardised_probe", "probe", "z", 100, 1),
 )
 
-NOTE = f"""Mean{{spread}}; weights marked * are the paper's.
+NOTE = f"""Mean{{spread}}; of weights, * is the paper's.
 W2 (0 ideal, 1.41 one point), the same corrected for sample size, effective
-dims (of {OUTPUTS}): of the projector's outputs on the training images, in eval mode.
-1-NN, probe: accuracy in percent on 500 test images of the backbone's features in
-eval mode; nearest neighbour and linear probe, at unit length (u), standardised (z)."""
+dims (of {OUTPUTS}): of the projector's outputs on the training images in eval mode.
+1-NN, probe: accuracy in percent on 500 test images of the backbone's features
+in eval mode; nearest neighbour and linear probe, at unit length (u) and
+standardised (z). told: runs of which an alert told that they collapse."""
 
 
 def line(run: Run) -> str:
@@ -48,7 +49,7 @@ def line(run: Run) -> str:
     loss = "no loss added" if run["weight"] is None else f"W2 loss {run['weight']}"
     return (
         f"{run['method']}, {loss}, seed {run['seed']}: W2 {run['w2']:.2f}, dims {run['effective_dims']:.0f}, "
-        f"1-NN {run['nearest_neighbour']:.1%}, {run['seconds']:.0f} s"
+        f"1-NN {run['nearest_neighbour']:.1%}, {'alert, ' * bool(run['alerts'])}{run['seconds']:.0f} s"
     )
 
 
@@ -59,6 +60,7 @@ def table(runs: Sequence[Run], pixels: Accuracies) -> None:
     grid.add_column("\nloss", no_wrap=True)
     for column in COLUMNS:
         grid.add_column(f"{column.above}\n{column.below}", justify="right", no_wrap=True)
+    grid.add_column("\ntold", justify="right", no_wrap=True)
     for name, weight, cells in _rows(runs, pixels):
         grid.add_row(name if weight in ("-", "") else "", weight, *cells)
     console = Console()
@@ -68,8 +70,8 @@ def table(runs: Sequence[Run], pixels: Accuracies) -> None:
 
 def markdown(runs: Sequence[Run], pixels: Accuracies) -> str:
     """Return the same table in Markdown."""
-    heads = ["method", "loss", *(f"{column.above} {column.below}".strip() for column in COLUMNS)]
-    lines = ["| " + " | ".join(heads) + " |", "|---|---|" + "---:|" * len(COLUMNS)]
+    heads = ["method", "loss", *(f"{column.above} {column.below}".strip() for column in COLUMNS), "told"]
+    lines = ["| " + " | ".join(heads) + " |", "|---|---|" + "---:|" * (len(COLUMNS) + 1)]
     lines += ["| " + " | ".join([name, weight, *cells]) + " |" for name, weight, cells in _rows(runs, pixels)]
     return "\n".join([*lines, "", _note(runs), ""]).replace("*", "\\*")
 
@@ -78,20 +80,21 @@ def _rows(runs: Sequence[Run], pixels: Accuracies) -> Iterator[tuple[str, str, l
     """Yield name, weight and cells of each row."""
     for key in dict.fromkeys((run["method"], run["weight"]) for run in runs):
         of = [run for run in runs if (run["method"], run["weight"]) == key]
-        yield key[0], _weight(*key), [_cell([run[column.key] for run in of], column) for column in COLUMNS]
-    yield "raw pixels", "", ["", "", "", *(f"{100 * accuracy:.1f}" for accuracy in pixels)]
+        cells = [_cell([run[column.key] for run in of], column) for column in COLUMNS]
+        yield key[0], _weight(*key), [*cells, f"{sum(bool(run['alerts']) for run in of)}/{len(of)}"]
+    yield "raw pixels", "", ["", "", "", *(f"{100 * accuracy:.1f}" for accuracy in pixels), ""]
 
 
 def _weight(method: str, weight: float | str | None) -> str:
     if weight is None:
-        return "-"
+        return "" if method == UNTRAINED else "-"
     return str(weight).removeprefix("linear:").replace(":", "→") + "*" * METHODS[method].published
 
 
 def _cell(values: Sequence[float], column: Column) -> str:
     scaled = [column.scale * value for value in values]
     mean = f"{statistics.mean(scaled):.{column.digits}f}"
-    return mean if len(scaled) < 2 else f"{mean} ±{statistics.stdev(scaled):.{column.digits}f}"
+    return mean if len(scaled) < 2 else f"{mean}±{statistics.stdev(scaled):.{column.digits}f}"
 
 
 def _note(runs: Sequence[Run]) -> str:
