@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import warnings
 from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ class Method:
 
     Attributes:
         weight: the weight of the Wasserstein loss, as the config key `uniformity.auxiliary` has it.
-        published: whether that is the paper's (arXiv 2403.00642); the others were set before any of them was run: that
-            of MoCo v2 for the other contrastive loss, half of BYOL's for SimSiam, whose loss is a quarter of BYOL's
+        published: whether that is the paper's (arXiv 2403.00642). The others were set before any run with the loss: as
+            for MoCo v2 where the loss is contrastive too, half of BYOL's for SimSiam, whose loss is a quarter as large
             (a mean of cosines where BYOL has twice their sum), and 1.0 for VICReg.
         file: the config among solo-learn's own for CIFAR-10.
         changes: what is changed in it, beside what is changed for all.
@@ -62,11 +63,13 @@ def solo_learn() -> Path:
     Raises:
         SystemExit: there is none, it is too old, or something that it needs is missing; with the mend.
     """
-    named = os.environ.get("SOLO_LEARN")
-    spec = importlib.util.find_spec("solo")
-    if not named and (spec is None or spec.origin is None):
+    named, installed = os.environ.get("SOLO_LEARN"), find_spec("solo")
+    if named:
+        root = Path(named).resolve()
+    elif installed is not None and installed.origin is not None:
+        root = Path(installed.origin).parents[1]
+    else:
         raise SystemExit(f"solo-learn is not installed, and SOLO_LEARN does not name a checkout of it.\n{GET}")
-    root = Path(named).resolve() if named else Path(spec.origin).parents[1]
     if not (root / "solo/args/pretrain.py").exists() or not (root / CONFIGS).is_dir():
         raise SystemExit(
             f"{root} is no checkout of solo-learn's newest code; 1.0.2 of PyPI has no Hydra configs.\n{GET}"
@@ -75,9 +78,9 @@ def solo_learn() -> Path:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of deprecated names in timm and torch, a screenful
-            importlib.import_module("solo.methods")
-            importlib.import_module("hydra")
-    except ImportError as error:
+            import_module("solo.methods")
+            import_module("hydra")
+    except (ImportError, RuntimeError) as error:  # the latter is torchvision's, beside a torch of another build
         raise SystemExit(f"solo-learn in {root} cannot be imported: {error}.\n{GET}") from error
     return root
 
