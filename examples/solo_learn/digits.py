@@ -51,13 +51,13 @@ def solo_loader(digits: data.Digits, *, steps: int, batch_size: int, seed: int) 
     return data.loader(digits, batch, steps=steps, batch_size=batch_size, seed=seed)
 
 
-def train(cfg: Any, digits: data.Digits, *, steps: int, folder: Path) -> tuple[Any, Path]:
-    """Train one run, as solo-learn's `main_pretrain.py` does; return the model, and the journal of its readings."""
+def train(cfg: Any, digits: data.Digits, *, steps: int, folder: Path) -> tuple[Any, Path | None]:
+    """Train one run, as solo-learn's `main_pretrain.py` does; return the model, and its journal if it took a step."""
     from solo.methods import METHODS
 
     seed_everything(cfg.seed, verbose=False)
     model = METHODS[cfg.method](cfg)
-    trainer = Trainer(
+    trainer: Any = Trainer(  # whose types leave its callbacks out
         max_epochs=cfg.max_epochs,
         default_root_dir=folder,
         accelerator="cpu",
@@ -100,7 +100,7 @@ def result(run: show.Run, root: Path, digits: data.Digits, folder: Path) -> show
     kind = "plain" if run["weight"] is None else "w2"
     name = f"{run['method']}-{kind}-{run['seed']}-{run['steps']}-{run['batch']}"
     model, journal = train(cfg, digits, steps=run["steps"], folder=folder / name)
-    alerts = [(alert.kind, alert.step) for alert in read_journal(journal).alerts] if run["steps"] else []
+    alerts = [(alert.kind, alert.step) for alert in read_journal(journal).alerts] if journal else []
     return run | measure(model, digits) | {"alerts": alerts, "seconds": round(time.monotonic() - started, 1)}
 
 
