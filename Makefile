@@ -4,10 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 WHEEL_VENV := .venv-wheel
+SOLO_VENV := .venv-solo
+SOLO_BIN := $(SOLO_VENV)/bin
+SOLO_INSTALLED := $(SOLO_VENV)/.installed
+# A checkout of solo-learn's newest code to test instead of the release that is installed, 1.0.2.
+SOLO_LEARN ?=
+# First on the path, for child processes, too.
+AGAINST_SOLO := OMP_NUM_THREADS=1 SOLO_LEARN="$(SOLO_LEARN)" PYTHONPATH="$(SOLO_LEARN)"
 # Without these, a pinned test is only as good as the day's newest release of something else.
 CONSTRAINTS := -c constraints.txt
 
-.PHONY: demo test lint test-wheel clean
+.PHONY: demo test test-solo table-solo lint test-wheel clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m examples.demo
@@ -15,6 +22,14 @@ demo: $(INSTALLED)
 # One thread a worker: several workers of several threads would only get in each other's way.
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+
+# The real solo-learn, which needs torchvision: make test-solo SOLO_LEARN=/path/to/solo-learn
+test-solo: $(SOLO_INSTALLED)
+	$(AGAINST_SOLO) $(SOLO_BIN)/pytest tests/solo -n 2 --dist worksteal
+
+# The table of docs/solo_learn.md.
+table-solo: $(SOLO_INSTALLED)
+	@$(AGAINST_SOLO):. $(SOLO_BIN)/python tests/solo/table.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -29,14 +44,23 @@ test-wheel: $(INSTALLED)
 	$(WHEEL_VENV)/bin/python -m pip install --quiet $(CONSTRAINTS) dist/*.whl beartype hypothesis pytest pytest-timeout
 	mkdir -p build/wheel-test
 	cp -r tests pyproject.toml build/wheel-test
-	rm -r build/wheel-test/tests/integrations
+	rm -r build/wheel-test/tests/integrations build/wheel-test/tests/solo
 	cd build/wheel-test && ../../$(WHEEL_VENV)/bin/python -P -m pytest tests
 
 clean:
-	rm -rf $(VENV) $(WHEEL_VENV) build dist demo-results *.egg-info
+	rm -rf $(VENV) $(WHEEL_VENV) $(SOLO_VENV) build dist demo-results *.egg-info
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; name another one by: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) -e ".[dev]"
+	@touch $@
+
+# Neither asks for what it pins: solo-learn's are of 2022, torchvision's a CUDA build of torch. The .pth: tests/solo/site.
+$(SOLO_INSTALLED): pyproject.toml constraints.txt Makefile
+	$(PYTHON) -m venv $(SOLO_VENV)
+	$(SOLO_BIN)/python -m pip install --quiet $(CONSTRAINTS) -e ".[test-solo]"
+	$(SOLO_BIN)/python -m pip install --quiet $(CONSTRAINTS) --no-deps solo-learn torchvision
+	printf '%s\n' "$(CURDIR)/tests/solo/site" "import torchvision_schemas" \
+		> $$($(SOLO_BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torchvision_schemas.pth
 	@touch $@

@@ -14,6 +14,7 @@ from uniformity_callbacks.integrations import solo_learn
 from uniformity_callbacks.integrations.factory import VARIABLE
 from uniformity_callbacks.integrations.lightning import UniformityCallback
 from uniformity_callbacks.integrations.packages import pl
+from uniformity_callbacks.integrations.publishing import be_heard
 from uniformity_callbacks.integrations.settings import KEYS, arguments, keys_of
 from uniformity_callbacks.monitor import UniformityMonitor
 
@@ -91,6 +92,7 @@ class AddedCallback(UniformityCallback):
                 arguments(own)
             keys = {**(keys or {}), **own}
         if keys is not None and solo_learn.is_evaluation(module):
+            be_heard()
             log.warning("uniformity: %s trains no representation; nothing is watched", type(module).__name__)
             return None
         if keys is not None:
@@ -119,9 +121,10 @@ class AddedCallback(UniformityCallback):
         monitor, logged = self.monitor, filter(_is_tensorboard, trainer.loggers)
         added = "" if monitor.auxiliary is None else f", and {monitor.auxiliary} added to the loss"
         lines = [f"{', '.join(monitor.layers)} is read every {monitor.every_n_steps} steps{added}"]
-        lines += [] if monitor.journal is None else [f"journal {monitor.journal}"]
-        curves = [self._events] if monitor.writers and self._events else [logger.log_dir for logger in logged]
-        lines += [f"curves by: tensorboard --logdir {directory}" for directory in curves]
+        lines += [] if monitor.journal is None else [f"journal {_from_here(monitor.journal)}"]
+        ours = () if self._events is None or not monitor.writers else (self._events,)
+        curves = ours or [str(logger.log_dir) for logger in logged]
+        lines += [f"curves by: tensorboard --logdir {_from_here(directory)}" for directory in curves]
         print("\n".join(f"uniformity: {line}" for line in lines), flush=True)
 
 
@@ -131,6 +134,11 @@ def _ours(trainer: Any) -> list[UniformityCallback]:
 
 def _is_tensorboard(logger: object) -> bool:
     return "TensorBoardLogger" in _kinds(logger)
+
+
+def _from_here(path: str | Path) -> Path:
+    path, here = Path(path), Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _to_tensorboard(directory: str) -> tuple[Any, ...]:
@@ -164,4 +172,5 @@ def _named(source: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError) as error:
-        raise type(error)(f"{source}: {error}") from error
+        kind = TypeError if isinstance(error, TypeError) else ValueError  # others' own kinds may take no such message
+        raise kind(f"{source}: {error}") from error

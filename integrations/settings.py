@@ -46,11 +46,11 @@ def keys_of(text: str) -> dict[str, Any]:
 
 
 def arguments(keys: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return the arguments of `UniformityCallback` that keys with plain values mean.
+    """Return the arguments of `UniformityCallback` that keys with plain values mean; None takes an argument's default.
 
     Beside numbers, names and lists these are: schedules (``linear:30:0``, ``published:byol``), rules
-    (``{kind: constant, action: stop}``), a loss (``{weight: 0.1, when: alert}``) and writers (``tensorboard:DIR``,
-    ``mlflow:URI``, ``mlflow``).
+    (``{kind: constant, action: stop}``; None for no alert), a loss (``{weight: 0.1, when: alert}``) and writers
+    (``tensorboard:DIR``, ``mlflow:URI``, ``mlflow``).
 
     Raises:
         ValueError: a key or name is not known; the nearest ones are given.
@@ -58,7 +58,8 @@ def arguments(keys: Mapping[Any, Any]) -> dict[str, Any]:
         ImportError: a writer's package is missing.
     """
     _check("UniformityCallback has no argument", keys, KEYS)
-    return {name: _CONVERT[name](value) if name in _CONVERT else value for name, value in keys.items()}
+    given = {name: value for name, value in keys.items() if value is not None or name == "alerts"}
+    return {name: _CONVERT[name](value) if name in _CONVERT else value for name, value in given.items()}
 
 
 def _split(text: str) -> Iterator[str]:
@@ -112,7 +113,7 @@ def _rule(value: Any) -> CollapseAlert:
 
 
 def _auxiliary(value: Any) -> WassersteinLoss | None:
-    if value is None or value is False:
+    if value is False:
         return None
     if not isinstance(value, Mapping):
         value = {"weight": value}

@@ -205,7 +205,7 @@ def test_the_message_says_what_since_when_against_what_and_what_to_do():
     assert alert.readings == (6.2, 6.2, 6.2)
     for part in ("dimensional collapse at step 120", "6.2, 6.2, 6.2", "threshold 9", "since step 100", "of projector"):
         assert part in alert.message
-    for part in ("6.2 of 128", "blind to it, reads 0.97", "W2 1.200", "decorrelation", "WassersteinLoss", "stops"):
+    for part in ("6.2 of 128", "blind to it, reads 0.97", "W2 1.200", "decorrelation", "auxiliary=1.0", "stops"):
         assert part in alert.message
     assert max(len(line) for line in alert.message.splitlines()) <= 110
 

@@ -1,6 +1,7 @@
 import ast
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import uniformity_callbacks
@@ -100,3 +101,10 @@ def test_public_names():
 
 def test_is_typed():
     assert (PACKAGE / "py.typed").exists()
+
+
+def test_what_ships_beside_the_code():
+    assert (PACKAGE / "integrations" / "uniformity" / "default.yaml").is_file()
+    for package in ("lightning.pytorch", "pytorch_lightning"):
+        (entry,) = entry_points(group=f"{package}.callbacks_factory", name="uniformity-callbacks")
+        assert entry.value == "uniformity_callbacks.integrations.factory:callbacks"

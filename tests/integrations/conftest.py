@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from advice import ADVICE
+
 
 @pytest.fixture
 def own_place(tmp_path, monkeypatch):
@@ -40,15 +42,6 @@ def place(tmp_path, empty_store, own_mlflow, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     return tmp_path
-
-
-# The Trainer's own advice, which small runs on a CPU do not follow.
-ADVICE = (
-    "ignore:.*does not have many workers",
-    "ignore:.*exists and is not empty",
-    "ignore:.*resuming from a checkpoint that ended before the epoch ended",
-    "ignore:The number of training batches",
-)
 
 
 def pytest_collection_modifyitems(items):

@@ -132,7 +132,7 @@ def test_runs_without_a_directory_of_their_own_get_one_each(asks, tmp_path, caps
         folder = tmp_path / "uniformity" / "Validated" / str(k)
         assert [r.step for r in read_journal(folder / "uniformity.jsonl").readings] == [0, 2, 3]
         assert [step for step, _ in read(folder)["uniformity/w2"]] == [0, 2]
-        assert f"uniformity: curves by: tensorboard --logdir {folder}" in capsys.readouterr().out
+        assert f"uniformity: curves by: tensorboard --logdir uniformity/Validated/{k}" in capsys.readouterr().out
     assert not (tmp_path / "uniformity" / "Validated" / "3").exists()
 
 
@@ -144,7 +144,7 @@ def test_a_loggers_directory_is_the_runs(kind, files, asks, tmp_path, capsys):
     assert [r.step for r in read_journal(place / "uniformity.jsonl").readings] == [0, 2]
     assert len(list(place.glob("events*"))) == files  # the logger's own, or ours
     assert [step for step, _ in read(place)["uniformity/w2"]] == [0, 2]
-    assert f"tensorboard --logdir {place}" in capsys.readouterr().out
+    assert "curves by: tensorboard --logdir log/v" in capsys.readouterr().out
     assert not (tmp_path / "uniformity").exists()
 
 

@@ -1,6 +1,7 @@
 """Alerts of a run: what they do to it, and where they can be read."""
 
 import csv
+import logging
 import types
 
 import lightning.pytorch as pl
@@ -157,3 +158,27 @@ def test_a_loss_that_waits_for_alerts_needs_some():
         UniformityCallback(auxiliary=WassersteinLoss(when="alert"), alerts=None)
     with pytest.raises(ValueError, match='give alerts="warn"'):
         UniformityCallback(auxiliary=WassersteinLoss(when="alert"), alerts=[CollapseAlert("blind")])
+
+
+@pytest.fixture
+def configured(monkeypatch):
+    """Python's logging as Hydra leaves it in solo-learn's scripts."""
+    log = logging.getLogger("uniformity_callbacks")
+    monkeypatch.setattr(log, "disabled", True)
+    monkeypatch.setattr(log, "level", logging.NOTSET)
+    monkeypatch.setattr(logging.getLogger(), "level", logging.ERROR)
+    log.manager._clear_cache()
+    yield log
+    monkeypatch.undo()
+    log.manager._clear_cache()
+
+
+def test_an_alert_is_heard_where_logging_was_configured_with_others_in_mind(configured, caplog):
+    fit(new(Constant), [UniformityCallback(every_n_steps=1, alerts=[CollapseAlert(**RULE)])], max_steps=6)
+    assert "constant collapse at step 3, since step 1" in caplog.text
+
+
+def test_a_level_that_our_logger_was_given_stays(configured, caplog):
+    configured.setLevel(logging.CRITICAL)
+    fit(new(Constant), [UniformityCallback(every_n_steps=1, alerts=[CollapseAlert(**RULE)])], max_steps=6)
+    assert "collapse" not in caplog.text

@@ -103,9 +103,9 @@ def test_a_loss_that_waits():
         assert (loss.schedule, loss.when) == (schedule, "alert")
 
 
-@pytest.mark.parametrize("value", [None, False])
-def test_nothing_is_nothing(value):
-    assert arguments({"auxiliary": value, "alerts": value}) == {"auxiliary": None, "alerts": None}
+def test_null_takes_the_default_and_no_alert():
+    assert arguments(dict.fromkeys(KEYS)) == {"alerts": None}
+    assert arguments({"auxiliary": False, "alerts": False}) == {"auxiliary": None, "alerts": None}
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,8 @@ def test_what_is_misspelt_is_answered_with_the_nearest(keys, error, message):
 def test_the_file_that_ships_has_every_key_with_its_default():
     keys = yaml.safe_load(SHIPPED.read_text())
     assert tuple(keys) == KEYS
+    given = arguments(keys)
     defaults = {name: p.default for name, p in inspect.signature(UniformityCallback).parameters.items()}
-    assert tuple(keys.pop("metrics")) == DEFAULT_METRICS
-    assert keys.pop("writers") is None  # which is the added callback's own default
-    assert arguments(keys) == {name: defaults[name] for name in keys}
+    assert tuple(given.pop("metrics")) == DEFAULT_METRICS
+    assert given == {name: defaults[name] for name in given}
+    assert all(defaults[name] is None or name == "writers" for name in KEYS if keys[name] is None)
