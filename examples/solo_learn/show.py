@@ -81,7 +81,8 @@ def _rows(runs: Sequence[Run], pixels: Accuracies) -> Iterator[tuple[str, str, l
     for key in dict.fromkeys((run["method"], run["weight"]) for run in runs):
         of = [run for run in runs if (run["method"], run["weight"]) == key]
         cells = [_cell([run[column.key] for run in of], column) for column in COLUMNS]
-        yield key[0], _weight(*key), [*cells, f"{sum(bool(run['alerts']) for run in of)}/{len(of)}"]
+        told = "" if key[0] == UNTRAINED else f"{sum(bool(run['alerts']) for run in of)}/{len(of)}"
+        yield key[0], _weight(*key), [*cells, told]
     yield "raw pixels", "", ["", "", "", *(f"{100 * accuracy:.1f}" for accuracy in pixels), ""]
 
 
