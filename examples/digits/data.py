@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler, TensorDataset
+from torch.utils.data import DataLoader, RandomSampler
 
 Batch = tuple[tuple[Tensor, Tensor], Tensor]
 """`((x0, x1), y)`: two views `(n, 1, 8, 8)` of the same n images, and their labels `(n,)`."""
+
+B = TypeVar("B")
 
 TEST_SIZE = 500
 SPLIT_SEED = 0  # the split is the same in every run, whatever the run's own seed
@@ -79,19 +83,26 @@ def train_loader(
     again with the same seed gives the same batches, whatever else draws random numbers.
     """
     view = augment or Augment()
+
+    def two_views(rows: Tensor, noise: torch.Generator) -> Batch:
+        images = digits.train_images[rows]
+        return (view(images, noise), view(images, noise)), digits.train_labels[rows]
+
+    return loader(digits, two_views, steps=steps, batch_size=batch_size, seed=seed)
+
+
+def loader(
+    digits: Digits, batch: Callable[[Tensor, torch.Generator], B], *, steps: int, batch_size: int, seed: int
+) -> DataLoader[B]:
+    """Return a loader of `steps` batches as `batch` makes them of the training images' rows `(n,)` and a generator."""
     order, noise = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1)
-    dataset = TensorDataset(digits.train_images, digits.train_labels)
-
-    def two_views(items: list[tuple[Tensor, Tensor]]) -> Batch:
-        images, labels = (torch.stack(column) for column in zip(*items, strict=True))
-        return (view(images, noise), view(images, noise)), labels
-
-    loader: DataLoader[Batch] = DataLoader(
-        dataset,  # type: ignore[arg-type]  # collate_fn makes batches of another kind than its items
+    rows = range(len(digits.train_images))
+    made: DataLoader[B] = DataLoader(
+        rows,  # type: ignore[arg-type]  # collate_fn makes batches of another kind than its items
         batch_size=batch_size,
-        sampler=RandomSampler(dataset, num_samples=steps * batch_size, generator=order),
+        sampler=RandomSampler(rows, num_samples=steps * batch_size, generator=order),
         drop_last=True,
-        collate_fn=two_views,
+        collate_fn=lambda items: batch(torch.tensor(items), noise),
         generator=order,  # or the loader would draw its workers' seed from the global generator
     )
-    return loader
+    return made

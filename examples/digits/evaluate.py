@@ -64,16 +64,20 @@ def encoder_features(model: TwoViewModule, images: Tensor) -> Tensor:
 
 def accuracies(model: TwoViewModule, digits: Digits) -> Accuracies:
     """Return how well the encoder's features tell the digits apart."""
-    return _accuracies(lambda images: encoder_features(model, images), digits)
+    return accuracies_of(lambda images: encoder_features(model, images), digits)
 
 
 def pixel_accuracies(digits: Digits) -> Accuracies:
     """Return how well the raw pixels tell the digits apart: what a representation should beat."""
-    return _accuracies(lambda images: images.flatten(1), digits)
+    return accuracies_of(lambda images: images.flatten(1), digits)
 
 
-def _accuracies(represent: Callable[[Tensor], Tensor], digits: Digits) -> Accuracies:
-    """Return the accuracies, fitted on the training images and scored on the test images."""
+def accuracies_of(represent: Callable[[Tensor], Tensor], digits: Digits) -> Accuracies:
+    """Return how well what `represent` makes of images tells the digits apart.
+
+    Fitted on the training images, scored on the test images; `represent` turns `(n, 1, 8, 8)` into `(n, features)`, on
+    the CPU and without gradients.
+    """
     train, test = represent(digits.train_images).numpy(), represent(digits.test_images).numpy()
     train_labels, test_labels = digits.train_labels.numpy(), digits.test_labels.numpy()
     models = (

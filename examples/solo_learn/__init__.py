@@ -1,0 +1,1 @@
+"""solo-learn's own methods, watched and regularised by config keys alone."""
