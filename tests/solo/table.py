@@ -4,7 +4,6 @@ import contextlib
 import io
 import logging
 import tempfile
-import warnings
 
 from learners import BATCH, EPOCHS, METHODS, build
 from oracle import Oracle
@@ -25,7 +24,6 @@ def row(method):
 
 
 def main():
-    warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     print(f"<!-- {described()} -->")
     end = f"step {LENGTH - 1}"
