@@ -19,6 +19,7 @@ GET = """Get it and what it needs (it asks for wandb, and for more that is not n
 
 OUTPUTS = 256  # as many as in the paper's runs, so that its weights are for losses of this size
 HIDDEN = 512
+QUEUE = 512
 STEPS = 150
 BATCH = 64
 EVERY = 20
@@ -47,7 +48,7 @@ MOMENTUM = {"base_tau": 0.95}  # of so few steps, a target that lags 100 behind 
 
 METHODS = {
     "simclr": Method(1.0, False, "simclr"),
-    "mocov2plus": Method(1.0, True, "mocov2plus", {"momentum": MOMENTUM, "method_kwargs": {"queue_size": 512}}),
+    "mocov2plus": Method(1.0, True, "mocov2plus", {"momentum": MOMENTUM, "method_kwargs": {"queue_size": QUEUE}}),
     "byol": Method(0.2, True, "byol", {"momentum": MOMENTUM, "method_kwargs": {"pred_hidden_dim": HIDDEN}}),
     "simsiam": Method(0.1, False, "simsiam", {"method_kwargs": {"pred_hidden_dim": OUTPUTS // 4}}),
     "barlow_twins": Method("linear:30:0", True, "barlow"),

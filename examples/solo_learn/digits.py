@@ -13,6 +13,7 @@ import argparse
 import io
 import json
 import logging
+import os
 import time
 import warnings
 from contextlib import redirect_stdout
@@ -107,6 +108,7 @@ def result(run: show.Run, root: Path, digits: data.Digits, folder: Path) -> show
 def main() -> None:
     """Run what is not there yet, one line a run, and print the table."""
     args = arguments()
+    os.environ.pop("UNIFORMITY_CALLBACKS", None)  # its keys would win over those of every run
     root = configs.solo_learn()
     quiet()
     shape = {"steps": args.steps, "batch": args.batch_size}
@@ -151,12 +153,16 @@ def quiet() -> None:
 def arguments() -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(description="solo-learn's methods on digits, with and without the loss")
-    parser.add_argument("--methods", nargs="+", choices=configs.METHODS, default=list(configs.METHODS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=configs.STEPS)
-    parser.add_argument("--batch-size", type=int, default=configs.BATCH, help="MoCo's queue of 512 is a multiple of it")
-    parser.add_argument("--folder", type=Path, default=Path("solo-digits"))
-    return parser.parse_args()
+    names = list(configs.METHODS)
+    parser.add_argument("--methods", nargs="+", choices=names, default=names, metavar="METHOD", help=", ".join(names))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
+    parser.add_argument("--steps", type=int, default=configs.STEPS, metavar="N", help="default: %(default)s")
+    parser.add_argument("--batch-size", type=int, default=configs.BATCH, metavar="N", help="default: %(default)s")
+    parser.add_argument("--folder", type=Path, default=Path("solo-digits"), help="results; default: %(default)s")
+    args = parser.parse_args()
+    if configs.QUEUE % args.batch_size:
+        parser.error(f"--batch-size must divide {configs.QUEUE}, the length of MoCo's queue, got {args.batch_size}")
+    return args
 
 
 if __name__ == "__main__":

@@ -101,6 +101,23 @@ def test_no_solo_learn_is_answered_with_the_mend(monkeypatch):
         configs.solo_learn()
 
 
+def test_a_batch_that_mocos_queue_cannot_hold_is_refused(few_steps):
+    done = run(few_steps[0].replace("--batch-size 32", "--batch-size 100"), ROOT)
+    assert done.returncode == 2
+    assert "--batch-size must divide 512" in done.stderr
+
+
+def test_a_variable_does_not_reach_the_runs(few_steps, first, tmp_path):
+    command = few_steps[0].replace(str(few_steps[1]), str(tmp_path))
+    done = run(command, ROOT, UNIFORMITY_CALLBACKS="auxiliary=5")
+    assert done.returncode == 0, done.stderr
+    kept, again = (
+        [{**json.loads(line), "seconds": None} for line in (folder / "runs.jsonl").read_text().splitlines()]
+        for folder in (few_steps[1], tmp_path)
+    )
+    assert again == kept
+
+
 def composed(done):
     assert done.returncode == 0, done.stderr
     return yaml.safe_load(done.stdout)
