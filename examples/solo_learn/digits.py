@@ -10,6 +10,7 @@ come by the config keys `uniformity.*` alone: nothing of this package is passed 
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import json
 import logging
@@ -130,6 +131,7 @@ def main() -> None:
             with store.open("a") as file:
                 file.write(json.dumps(found[-1]) + "\n")
         print(f"[{k}/{len(wanted)}] {show.line(found[-1])}", flush=True)
+        gc.collect()  # a model and its Trainer refer to each other, and Python counts objects, not their gigabytes
 
     pixels = evaluate.pixel_accuracies(digits)
     show.table(found, pixels)
