@@ -27,8 +27,9 @@ FOLDER = "uniformity"
 class AddedCallback(UniformityCallback):
     """A `UniformityCallback` whose arguments are keys of solo-learn's configuration, or of an environment variable.
 
-    Without either it is inert, and beside one of the user's own it steps aside. Where ``writers`` is not given, curves
-    go into TensorBoard files, unless the Trainer's logger is TensorBoard's; rank zero prints where everything is.
+    Without either it is inert, and beside one of the user's own it steps aside; so does one that an earlier Trainer left
+    in a list of callbacks that is used again. Where ``writers`` is not given, curves go into TensorBoard files, unless
+    the Trainer's logger is TensorBoard's; rank zero prints where everything is.
 
     Args:
         text: the variable's keys, which win over the configuration's.
@@ -53,14 +54,15 @@ class AddedCallback(UniformityCallback):
         """Learn what is wanted: from here on the model is known, and with it its configuration."""
         if stage != "fit":
             return
-        before, self._keys = self._keys, self._asked_for(pl_module)
-        self.wanted = self._keys is not None
-        if self._keys is not None and self._keys != before:
+        keys = self._asked_for(pl_module) if self is _added(trainer)[-1] else None
+        self.wanted = keys is not None
+        if keys is not None and keys != self._keys:
             with _named("UniformityCallback"):
-                given = arguments(self._keys)
+                given = arguments(keys)
                 self.monitor = UniformityMonitor(**given)
             self._given, self._events = given.get("writers"), None
             self._name = solo_learn.run_name(pl_module) or type(pl_module).__name__
+        self._keys = keys  # not before: what is wrong with them is to be said again when fit is called again
         super().setup(trainer, pl_module, stage)
 
     def state_dict(self) -> dict[str, Any]:
@@ -130,6 +132,10 @@ class AddedCallback(UniformityCallback):
 
 def _ours(trainer: Any) -> list[UniformityCallback]:
     return [each for each in trainer.callbacks if isinstance(each, UniformityCallback)]
+
+
+def _added(trainer: Any) -> list[UniformityCallback]:
+    return [each for each in _ours(trainer) if each.added]
 
 
 def _is_tensorboard(logger: object) -> bool:

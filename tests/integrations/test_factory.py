@@ -21,12 +21,6 @@ from uniformity_callbacks.integrations.lightning import UniformityCallback
 pytestmark = pytest.mark.usefixtures("own_place")
 
 
-@pytest.fixture
-def asks(monkeypatch):
-    """Set the variable."""
-    return lambda text: monkeypatch.setenv(VARIABLE, text)
-
-
 def ours(trainer):
     return [each for each in trainer.callbacks if isinstance(each, UniformityCallback)]
 
