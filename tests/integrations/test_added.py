@@ -1,8 +1,14 @@
 """The callback that the entry points add, where things go wrong, and where several Trainers share what they have."""
 
+import io
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import lightning.pytorch as pl
 import pytest
-from trainers import fit, journal, loader, new
+from test_factory import launch
+from trainers import Twin, fit, journal, loader, new
 
 from uniformity_callbacks.integrations.lightning import UniformityCallback
 
@@ -36,3 +42,95 @@ def test_a_list_of_callbacks_used_again_has_each_trainers_own_keys_and_run(asks,
     assert sorted(path.name for path in (tmp_path / "uniformity" / "Twin").iterdir()) == ["1", "2", "3"]
     fit(new(), max_steps=8, ckpt_path="last.ckpt")
     assert [r.step for r in journal(acting).readings] == [0, 3, 6]
+
+
+class Elsewhere(Twin):
+    """A later stage of a script: no projector."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = self.projector
+        del self.projector
+
+    def embed(self, batch):
+        return tuple(self.head(self.encoder(batch[0])) for _ in range(2))
+
+
+def in_the_way(place):
+    """Have a directory's name taken by what is none: no user's rights get past that, root's neither."""
+    place.write_text("")
+
+
+def dangling(place):
+    """A link to storage that is not mounted."""
+    place.symlink_to("/nowhere/at/all")
+
+
+@pytest.mark.parametrize("block", [in_the_way, dangling])
+def test_no_directory_can_be_made(block, asks, tmp_path):
+    block(tmp_path / "uniformity")
+    asks("every_n_steps=2")
+    model = new()
+    with pytest.raises(ValueError, match="journal .*uniformity.* cannot be written .*; give another path by journal="):
+        fit(model)
+    assert model.seen == []
+
+
+def test_curves_that_have_no_place_end_nothing(asks, tmp_path, caplog):
+    in_the_way(tmp_path / "uniformity")
+    asks("every_n_steps=2,journal=a.jsonl")
+    (callback,) = ours(fit(new(), max_steps=4))
+    assert [r.step for r in journal(callback).readings] == [0, 2]
+    assert "TensorBoardWriter" in caplog.text
+
+
+def test_two_devices_and_no_directory(tmp_path):
+    in_the_way(tmp_path / "uniformity")
+    done = launch(tmp_path, "lightning.pytorch", "every_n_steps=50", fails=True, devices=2, strategy="ddp")
+    assert "give another path by journal=" in done.stderr
+
+
+@pytest.mark.parametrize("error", [ImportError("no tensorboard"), TypeError("Descriptors cannot be created directly")])
+def test_a_tensorboard_that_cannot_be_imported(error, asks, monkeypatch, caplog):
+    def find_spec(name, *_):
+        if name == "uniformity_callbacks.integrations.tensorboard":
+            raise error
+
+    monkeypatch.delitem(sys.modules, "uniformity_callbacks.integrations.tensorboard", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [SimpleNamespace(find_spec=find_spec), *sys.meta_path])
+    asks("every_n_steps=2")
+    (callback,) = ours(fit(new(), max_steps=4))
+    assert f"no curves are written: {error}" in caplog.text
+    assert [r.step for r in journal(callback).readings] == [0, 2]
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_standard_output_that_takes_no_such_line(closed, asks, monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    if closed:
+        out.close()
+    monkeypatch.setattr(sys, "stdout", out)
+    asks("every_n_steps=2")
+    (callback,) = ours(fit(new(type("Mödel", (Twin,), {})), max_steps=4))
+    assert [r.step for r in journal(callback).readings] == [0, 2]
+
+
+@pytest.mark.parametrize(("name", "folder"), [("M" * 300, "M" * 100), ("a/b c", "a-b-c"), ("..", "run"), (".a", "a")])
+def test_names_of_runs(name, folder, asks, tmp_path):
+    asks("every_n_steps=2")
+    fit(new(type(name, (Twin,), {})), max_steps=2)
+    assert Path(tmp_path, "uniformity", folder, "1", "uniformity.jsonl").is_file()
+
+
+def test_a_later_stage_without_the_layer_is_left_alone(asks, caplog, tmp_path):
+    asks("every_n_steps=2,alerts=null")  # as no other test does
+    with pytest.raises(ValueError, match="layer=None found no projector"):
+        fit(new(Elsewhere))
+    fit(new(), max_steps=2)
+    runs = list(tmp_path.rglob("uniformity.jsonl"))
+    trainer = fit(model := new(Elsewhere), max_steps=2)
+    assert len(model.seen) == 2
+    assert not any(callback.acts for callback in ours(trainer))
+    assert "layer=None found no projector" in caplog.text
+    assert "Elsewhere is not watched" in caplog.text
+    assert list(tmp_path.rglob("uniformity.jsonl")) == runs

@@ -209,13 +209,13 @@ if __name__ == "__main__":
 """
 
 
-def launch(tmp_path, package, text, **options):
+def launch(tmp_path, package, text, *, fails=False, **options):
     (tmp_path / "train.py").write_text(SCRIPT.format(package=package, options=repr(options)))
     environment = {**os.environ, VARIABLE: text, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "train.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
     )
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode != 0) == fails, done.stderr
     return done
 
 
