@@ -28,8 +28,8 @@ FOLDER = "uniformity"
 class AddedCallback(UniformityCallback):
     """A `UniformityCallback` whose arguments are keys of solo-learn's configuration, or of an environment variable.
 
-    Without either it is inert, and beside one of the user's own it steps aside; so does one that an earlier Trainer left
-    in a list of callbacks that is used again. Where ``writers`` is not given, curves go into TensorBoard files, unless
+    Without either it is inert, and beside one of the user's own it steps aside; so does one that an earlier Trainer
+    left in a list of callbacks that is used again. Where ``writers`` is not given, curves go into TensorBoard files, unless
     the Trainer's logger is TensorBoard's; rank zero prints where everything is.
 
     Args:

@@ -71,7 +71,7 @@ def test_no_directory_can_be_made(block, asks, tmp_path):
     block(tmp_path / "uniformity")
     asks("every_n_steps=2")
     model = new()
-    with pytest.raises(ValueError, match="journal .*uniformity.* cannot be written .*; give another path by journal="):
+    with pytest.raises(ValueError, match=r"journal .*uniformity.* cannot be written .*; give another path by journal="):
         fit(model)
     assert model.seen == []
 

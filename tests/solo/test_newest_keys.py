@@ -37,7 +37,14 @@ def test_a_section_without_keys_means_every_default(section, train):
     assert callback.monitor.every_n_steps == 50
 
 
-@pytest.mark.parametrize("sections", [{}, {"uniformity": None}, {"uniformity": False}, {"uniform": {"scale": 3}}])
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        *({"uniformity": none} for none in (None, False, "off")),
+        *({"uniform": others} for others in ({"scale": 3}, True, "on")),
+    ],
+)
 def test_without_a_section_it_is_inert(sections, train, tmp_path):
     trainer = train(**sections)
     callback = added(trainer)
@@ -77,6 +84,11 @@ def test_a_method_made_of_solo_learns_is_read_like_it(method, train):
     assert journal(trainer).series("samples")[1] == [64.0, 64.0]
 
 
+def test_a_run_may_be_named_by_a_number(train, tmp_path):
+    train(name=42, uniformity=True)
+    assert (tmp_path / "uniformity" / "42" / "1").is_dir()
+
+
 def test_a_layer_and_calls_of_the_users_own(train):
     record = journal(train(method="all4one", uniformity={"layer": "predictor", "calls": "all"}))
     assert [(r.layer, r.values["samples"]) for r in record.readings] == [("predictor", 128.0)]
@@ -91,6 +103,11 @@ def test_a_layer_and_calls_of_the_users_own(train):
         ),
         ({"uniformity": [1]}, r"solo-learn's configuration: uniformity must hold keys, got \[1\]"),
         ({"uniformty": {"auxiliary": 1}}, "'uniformty' holds keys of ours; did you mean uniformity"),
+        ({"uniformty": {"auxilary": 1}}, "'uniformty' holds keys of ours; did you mean uniformity"),
+        ({"uniformty": True}, "'uniformty' is no section of solo-learn's; did you mean uniformity"),
+        ({"uniformty": "on"}, "'uniformty' is no section of solo-learn's; did you mean uniformity"),
+        ({"uniformity.views": 2}, "'uniformity.views' is no section of solo-learn's; did you mean uniformity"),
+        ({"uniformity": {}, "uniformty": {"auxiliary": 1}}, "'uniformty' holds keys of ours; did you mean uniformity"),
         (
             {"uniformity": {"window": 60}},
             "UniformityCallback: window must be an integer from 1 to",
