@@ -29,8 +29,8 @@ class AddedCallback(UniformityCallback):
     """A `UniformityCallback` whose arguments are keys of solo-learn's configuration, or of an environment variable.
 
     Without either it is inert, and beside one of the user's own it steps aside; so does one that an earlier Trainer
-    left in a list of callbacks that is used again. Where ``writers`` is not given, curves go into TensorBoard files, unless
-    the Trainer's logger is TensorBoard's; rank zero prints where everything is.
+    left in a list of callbacks that is used again. Where ``writers`` is not given, curves go into TensorBoard files,
+    unless the Trainer's logger is TensorBoard's; rank zero prints where everything is.
 
     Args:
         text: the variable's keys, which win over the configuration's.
