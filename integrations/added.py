@@ -59,7 +59,8 @@ class AddedCallback(UniformityCallback):
         """Learn what is wanted: from here on the model is known, and with it its configuration."""
         if stage != "fit":
             return
-        keys = self._asked_for(pl_module) if self is _added(trainer)[-1] else None
+        its_own = _added(trainer)[-1]  # those before it came with the list of callbacks, from other Trainers
+        keys = self._asked_for(pl_module) if self is its_own else None
         self.wanted = keys is not None
         if keys is not None and keys != self._keys:
             with _named("UniformityCallback"):

@@ -27,13 +27,18 @@ def test_what_is_wrong_is_said_again_when_fit_is_called_again(asks):
             trainer.fit(new(), loader())
 
 
-def test_a_list_of_callbacks_used_again_has_each_trainers_own_keys_and_run(asks, tmp_path):
+@pytest.mark.parametrize("made_first", [False, True])
+def test_a_list_of_callbacks_used_again_has_each_trainers_own_keys_and_run(made_first, asks, tmp_path):
     # Lightning adds to the list that it is given.
     callbacks, found = [pl.Callback()], []
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    for text in ("every_n_steps=2", "every_n_steps=1", "every_n_steps=3,prefix=b"):
-        asks(text)
-        trainer = pl.Trainer(accelerator="cpu", logger=False, max_steps=4, callbacks=callbacks, **quiet)
+
+    def trainers():
+        for text in ("every_n_steps=2", "every_n_steps=1", "every_n_steps=3,prefix=b"):
+            asks(text)
+            yield pl.Trainer(accelerator="cpu", logger=False, max_steps=4, callbacks=callbacks, **quiet)
+
+    for trainer in list(trainers()) if made_first else trainers():
         trainer.fit(new(), loader())
         (acting,) = [each for each in ours(trainer) if each.acts]
         found.append([r.step for r in journal(acting).readings])
