@@ -59,7 +59,8 @@ class AddedCallback(UniformityCallback):
         """Learn what is wanted: from here on the model is known, and with it its configuration."""
         if stage != "fit":
             return
-        its_own = _added(trainer)[-1]  # those before it came with the list of callbacks, from other Trainers
+        # Those before its own came with the list of callbacks, from other Trainers.
+        *_, its_own = (each for each in _ours(trainer) if isinstance(each, AddedCallback))
         keys = self._asked_for(pl_module) if self is its_own else None
         self.wanted = keys is not None
         if keys is not None and keys != self._keys:
@@ -84,7 +85,7 @@ class AddedCallback(UniformityCallback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Attach, and say on rank zero what is read and where it goes."""
         if self.acts and self._text in self._watched and (missing := self._missing(pl_module)):
-            self.wanted = self.acts = False
+            self.acts = False
             if trainer.is_global_zero:
                 be_heard()
                 log.warning("uniformity: %s is not watched: %s", type(pl_module).__name__, missing)
@@ -158,10 +159,6 @@ class AddedCallback(UniformityCallback):
 
 def _ours(trainer: Any) -> list[UniformityCallback]:
     return [each for each in trainer.callbacks if isinstance(each, UniformityCallback)]
-
-
-def _added(trainer: Any) -> list[UniformityCallback]:
-    return [each for each in _ours(trainer) if each.added]
 
 
 def _is_tensorboard(logger: object) -> bool:

@@ -7,9 +7,12 @@ from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
+from lightning.pytorch.loggers import CSVLogger
 from test_factory import launch
+from test_tensorboard import read
 from trainers import Twin, fit, journal, loader, new
 
+from uniformity_callbacks import read_journal
 from uniformity_callbacks.integrations.lightning import UniformityCallback
 
 pytestmark = pytest.mark.usefixtures("own_place")
@@ -50,15 +53,16 @@ def test_a_list_of_callbacks_used_again_has_each_trainers_own_keys_and_run(made_
 
 
 class Elsewhere(Twin):
-    """A later stage of a script: no projector."""
+    """A later stage of a script, which has one layer by another name."""
 
-    def __init__(self):
+    def __init__(self, layer):
         super().__init__()
-        self.head = self.projector
-        del self.projector
+        self.other = getattr(self, layer)
+        delattr(self, layer)
 
     def embed(self, batch):
-        return tuple(self.head(self.encoder(batch[0])) for _ in range(2))
+        layers = [getattr(self, name, self.other) for name in ("encoder", "projector")]
+        return tuple(layers[1](layers[0](batch[0])) for _ in range(2))
 
 
 def in_the_way(place):
@@ -127,15 +131,42 @@ def test_names_of_runs(name, folder, asks, tmp_path):
     assert Path(tmp_path, "uniformity", folder, "1", "uniformity.jsonl").is_file()
 
 
-def test_a_later_stage_without_the_layer_is_left_alone(asks, caplog, tmp_path):
-    asks("every_n_steps=2,alerts=null")  # as no other test does
-    with pytest.raises(ValueError, match="layer=None found no projector"):
-        fit(new(Elsewhere))
+@pytest.mark.parametrize(
+    ("keys", "layer", "message"),
+    [
+        ("layer=", "projector", "layer=None found no projector"),
+        ("layer=encoder", "encoder", "layer 'encoder' is not in the model"),
+        ("layer=[projector,encoder]", "encoder", "layer 'encoder' is not in the model"),
+    ],
+)
+def test_a_later_stage_without_the_layer_is_left_alone(keys, layer, message, asks, caplog, tmp_path):
+    asks(f"{keys},every_n_steps=2,alerts=null")  # as no other test does
+    with pytest.raises(ValueError, match=message):
+        fit(new(Elsewhere, layer=layer))
     fit(new(), max_steps=2)
     runs = list(tmp_path.rglob("uniformity.jsonl"))
-    trainer = fit(model := new(Elsewhere), max_steps=2)
+    trainer = fit(model := new(Elsewhere, layer=layer), max_steps=2)
     assert len(model.seen) == 2
     assert not any(callback.acts for callback in ours(trainer))
-    assert "layer=None found no projector" in caplog.text
-    assert "Elsewhere is not watched" in caplog.text
+    assert f"Elsewhere is not watched: {message}" in caplog.text
     assert list(tmp_path.rglob("uniformity.jsonl")) == runs
+
+
+def test_a_run_resumed_from_another_place_goes_on_in_its_own(asks, tmp_path, monkeypatch):
+    asks("every_n_steps=2")
+    fit(new(), max_steps=4, logger=CSVLogger("log", version="v")).save_checkpoint(tmp_path / "four.ckpt")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    fit(new(), max_steps=8, logger=CSVLogger("log", version="v"), ckpt_path=tmp_path / "four.ckpt")
+    place = tmp_path / "log" / "lightning_logs" / "v"
+    assert [r.step for r in read_journal(place / "uniformity.jsonl").readings] == [0, 2, 4, 6]
+    assert [step for step, _ in read(place)["uniformity/w2"]] == [0, 2, 4, 6]
+
+
+def test_a_run_that_was_moved_begins_anew_where_it_is(asks, tmp_path):
+    asks("every_n_steps=2")
+    fit(new(), max_steps=4, default_root_dir=tmp_path / "a").save_checkpoint("four.ckpt")
+    (tmp_path / "a").rename(tmp_path / "b")
+    fit(new(), max_steps=8, default_root_dir=tmp_path / "b", ckpt_path="four.ckpt")
+    assert [step for step, _ in read(tmp_path / "b" / "uniformity" / "Twin" / "2")["uniformity/w2"]] == [4, 6]
+    assert not (tmp_path / "a").exists()

@@ -6,6 +6,7 @@ from learners import build
 from omegaconf import OmegaConf
 from watching import VARIABLE, added, fit, journal
 
+from uniformity_callbacks import read_journal
 from uniformity_callbacks.integrations.lightning import UniformityCallback
 
 
@@ -59,6 +60,23 @@ def test_other_parts_of_the_configuration_can_be_named(train):
     record = journal(train(uniformity=keys))
     assert record.runs[0]["prefix"] == "simclr"
     assert record.series("aux_weight") == ([0, 1], [0.01, 0.01])
+
+
+def test_beside_the_scripts_own_nothing_is_said_of_keys_that_are_not_there(train, tmp_path, caplog):
+    train(UniformityCallback(journal=tmp_path / "mine.jsonl"))
+    assert "keys given elsewhere" not in caplog.text
+
+
+def test_a_trainer_that_fits_again_by_other_keys_has_another_run(train, tmp_path):
+    trainer = train(uniformity={"every_n_steps": 1})
+    learner = build("simclr", steps=2, epochs=1)
+    learner.model.cfg.uniformity = {"every_n_steps": 2}
+    trainer.fit_loop.epoch_loop.max_steps, trainer.fit_loop.max_epochs = -1, 2
+    trainer.fit(learner.model, learner.train, learner.validation)
+    assert journal(trainer).runs[0]["every_n_steps"] == 2
+    runs = [tmp_path / "uniformity" / "SimCLR" / k for k in "12"]
+    assert [len(read_journal(run / "uniformity.jsonl").runs) for run in runs] == [1, 1]
+    assert [len(list(run.glob("events*"))) for run in runs] == [1, 1]
 
 
 def test_a_configuration_that_takes_no_new_key(train):
