@@ -170,3 +170,11 @@ def test_a_run_that_was_moved_begins_anew_where_it_is(asks, tmp_path):
     fit(new(), max_steps=8, default_root_dir=tmp_path / "b", ckpt_path="four.ckpt")
     assert [step for step, _ in read(tmp_path / "b" / "uniformity" / "Twin" / "2")["uniformity/w2"]] == [4, 6]
     assert not (tmp_path / "a").exists()
+
+
+def test_a_model_that_looks_like_solo_learns_and_is_not(asks, tmp_path):
+    asks("every_n_steps=2")
+    cfg = {"uniformity": {"every_n_step": 1}, "name": "theirs"}
+    (callback,) = ours(fit(new(type("All4One", (Twin,), {"multicrop": True, "cfg": cfg})), max_steps=4))
+    assert journal(callback).series("samples") == ([0, 2], [32.0] * 2)
+    assert callback.monitor.journal.parent.parent.name == "All4One"

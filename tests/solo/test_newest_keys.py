@@ -107,6 +107,22 @@ def test_a_run_may_be_named_by_a_number(train, tmp_path):
     assert (tmp_path / "uniformity" / "42" / "1").is_dir()
 
 
+def test_a_method_of_the_users_own_by_a_name_of_solo_learns(train):
+    def derive(model):
+        model.__class__ = type("MAE", (type(model),), {})
+
+    assert journal(train(change=derive, uniformity=True)).runs[0]["layers"] == ["projector"]
+
+
+def test_of_a_linear_evaluation_it_says_that_keys_are_not_used(train, caplog):
+    def derive(model):
+        model.__class__ = type("Linear", (type(model),), {})
+        type(model).__bases__ = (type("LinearModel", type(model).__bases__, {"__module__": "solo.methods.linear"}),)
+
+    assert not added(train(change=derive, uniformity={"every_n_steps": 1})).acts
+    assert "Linear trains no representation; nothing is watched" in caplog.text
+
+
 def test_a_layer_and_calls_of_the_users_own(train):
     record = journal(train(method="all4one", uniformity={"layer": "predictor", "calls": "all"}))
     assert [(r.layer, r.values["samples"]) for r in record.readings] == [("predictor", 128.0)]
