@@ -6,9 +6,9 @@ import itertools
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from uniformity_callbacks.integrations import solo_learn
 from uniformity_callbacks.integrations.factory import VARIABLE
@@ -16,6 +16,7 @@ from uniformity_callbacks.integrations.lightning import UniformityCallback
 from uniformity_callbacks.integrations.packages import pl
 from uniformity_callbacks.integrations.publishing import be_heard
 from uniformity_callbacks.integrations.settings import KEYS, arguments, keys_of
+from uniformity_callbacks.layers import find
 from uniformity_callbacks.monitor import UniformityMonitor
 
 log = logging.getLogger("uniformity_callbacks")
@@ -27,8 +28,9 @@ FOLDER = "uniformity"
 class AddedCallback(UniformityCallback):
     """A `UniformityCallback` whose arguments are keys of solo-learn's configuration, or of an environment variable.
 
-    Without either it is inert, and beside one of the user's own it steps aside. Where ``writers`` is not given, curves
-    go into TensorBoard files, unless the Trainer's logger is TensorBoard's; rank zero prints where everything is.
+    Without either it is inert, and beside one of the user's own it steps aside; so does one that an earlier Trainer
+    left in a list of callbacks that is used again. Where ``writers`` is not given, curves go into TensorBoard files,
+    unless the Trainer's logger is TensorBoard's; rank zero prints where everything is.
 
     Args:
         text: the variable's keys, which win over the configuration's.
@@ -39,6 +41,10 @@ class AddedCallback(UniformityCallback):
     """
 
     added = True
+
+    _watched: ClassVar[set[str]] = set()
+    """Texts by which a model was watched in this process: one without the layer is a later stage of the script then,
+    such as a linear evaluation, which an error would end together with all that came before it."""
 
     def __init__(self, text: str = "") -> None:
         super().__init__()
@@ -53,14 +59,17 @@ class AddedCallback(UniformityCallback):
         """Learn what is wanted: from here on the model is known, and with it its configuration."""
         if stage != "fit":
             return
-        before, self._keys = self._keys, self._asked_for(pl_module)
-        self.wanted = self._keys is not None
-        if self._keys is not None and self._keys != before:
+        # Those before its own came with the list of callbacks, from other Trainers.
+        *_, its_own = (each for each in _ours(trainer) if isinstance(each, AddedCallback))
+        keys = self._asked_for(pl_module) if self is its_own else None
+        self.wanted = keys is not None
+        if keys is not None and keys != self._keys:
             with _named("UniformityCallback"):
-                given = arguments(self._keys)
+                given = arguments(keys)
                 self.monitor = UniformityMonitor(**given)
             self._given, self._events = given.get("writers"), None
             self._name = solo_learn.run_name(pl_module) or type(pl_module).__name__
+        self._keys = keys  # not before: what is wrong with them is to be said again when fit is called again
         super().setup(trainer, pl_module, stage)
 
     def state_dict(self) -> dict[str, Any]:
@@ -75,7 +84,15 @@ class AddedCallback(UniformityCallback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Attach, and say on rank zero what is read and where it goes."""
+        if self.acts and self._text in self._watched and (missing := self._missing(pl_module)):
+            self.acts = False
+            if trainer.is_global_zero:
+                be_heard()
+                log.warning("uniformity: %s is not watched: %s", type(pl_module).__name__, missing)
+            return
         super().on_fit_start(trainer, pl_module)
+        if self.acts and self._text:
+            self._watched.add(self._text)
         if self.acts and trainer.is_global_zero:
             self._say(trainer)
         elif self.wanted and trainer.is_global_zero and not all(each.added for each in _ours(trainer)):
@@ -100,6 +117,16 @@ class AddedCallback(UniformityCallback):
                 keys[name] = known if keys.get(name) is None else keys[name]
         return keys
 
+    def _missing(self, module: Any) -> str | None:
+        """Return what is said of a layer that the module lacks; None if it has all."""
+        layer = (self._keys or {}).get("layer")
+        try:
+            for each in layer if isinstance(layer, list) else [layer]:
+                find(module, each)
+        except (ValueError, TypeError) as error:
+            return str(error)
+        return None
+
     def _directory(self, trainer: pl.Trainer) -> Path:
         """Return the run's directory, a new one if the Trainer has none, and have the curves go there, too."""
         directory = super()._directory(trainer).absolute()  # a checkpoint remembers it
@@ -111,7 +138,8 @@ class AddedCallback(UniformityCallback):
         fresh = self.monitor.journal is None or (curves and self._events is None)
         # Lightning has a directory for each run by its own two loggers alone.
         if fresh and not (trainer.loggers and _kinds(trainer.loggers[0]) & {"TensorBoardLogger", "CSVLogger"}):
-            directory = _new(directory / FOLDER / re.sub(r"[^\w.-]+", "-", self._name))
+            name = re.sub(r"[^\w.-]+", "-", self._name).strip(".")[:100]
+            directory = _new(directory / FOLDER / (name or "run"))
         if curves:
             self._events = self._events or str(directory)
             self.monitor.writers = _to_tensorboard(self._events)
@@ -125,7 +153,8 @@ class AddedCallback(UniformityCallback):
         ours = () if self._events is None or not monitor.writers else (self._events,)
         curves = ours or [str(logger.log_dir) for logger in logged]
         lines += [f"curves by: tensorboard --logdir {_from_here(directory)}" for directory in curves]
-        print("\n".join(f"uniformity: {line}" for line in lines), flush=True)
+        with suppress(OSError, ValueError):  # a standard output that is closed, or cannot encode a name, ends no run
+            print("\n".join(f"uniformity: {line}" for line in lines), flush=True)
 
 
 def _ours(trainer: Any) -> list[UniformityCallback]:
@@ -144,21 +173,26 @@ def _from_here(path: str | Path) -> Path:
 def _to_tensorboard(directory: str) -> tuple[Any, ...]:
     try:
         from uniformity_callbacks.integrations.tensorboard import TensorBoardWriter
-    except ImportError as error:
+    except Exception as error:  # others' kinds, too, where it does not go with NumPy's or protobuf's version
         log.warning("uniformity: no curves are written: %s", error)
         return ()
     return (TensorBoardWriter(directory),)
 
 
 def _new(place: Path) -> Path:
-    """Make and return the next numbered directory in a place."""
-    for k in itertools.count(1):
-        try:
-            (place / str(k)).mkdir(parents=True)
-            return place / str(k)
-        except FileExistsError:
-            continue
-    raise AssertionError("unreachable")
+    """Make and return the next numbered directory in a place; the first, not made, where none can be.
+
+    Whoever writes there says so then, as the monitor does of its journal: on all ranks, which this one alone must not.
+    """
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        for k in itertools.count(1):
+            with suppress(FileExistsError):
+                (place / str(k)).mkdir()
+                return place / str(k)
+    except OSError as error:
+        log.debug("uniformity: no directory for the run in %s: %s", place, error)
+    return place / "1"
 
 
 def _kinds(value: object) -> set[str]:

@@ -66,7 +66,7 @@ def _split(text: str) -> Iterator[str]:
     """Yield the parts between commas that are not inside of brackets."""
     part, depth = "", 0
     for character in text:
-        depth += (character in _OPENING) - (character in _CLOSING)
+        depth = max(0, depth + (character in _OPENING) - (character in _CLOSING))
         if character == "," and depth == 0:
             yield part
             part = ""
@@ -84,6 +84,23 @@ def _check(complaint: str, names: Mapping[Any, Any], known: Sequence[str]) -> No
 
 def _several(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _layers(value: Any) -> Any:
+    return [_path(each) for each in value] if isinstance(value, (list, tuple)) else _path(value)
+
+
+def _path(value: Any) -> str | None:
+    # YAML takes that of a Sequential's part for a number; of 1.10 it would be another part's.
+    if isinstance(value, bool) or not isinstance(value, (str, int, type(None))):
+        raise TypeError(f"layer must be a dotted path, in quotes if it is a number, or a list of them, got {value!r}")
+    return None if value is None else str(value)
+
+
+def _journal(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"journal must be a path, got {value!r}")
+    return value
 
 
 def _metrics(value: Any) -> Any:
@@ -173,6 +190,8 @@ def _mlflow(uri: str) -> Any:
 
 _WRITERS: dict[str, Callable[[str], Any]] = {"tensorboard": _tensorboard, "mlflow": _mlflow}
 _CONVERT: dict[str, Callable[[Any], Any]] = {
+    "layer": _layers,
+    "journal": _journal,
     "metrics": _metrics,
     "alerts": _alerts,
     "auxiliary": _auxiliary,

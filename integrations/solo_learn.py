@@ -50,11 +50,10 @@ def keys(module: Any, known: Collection[str] = ()) -> dict[str, Any] | None:
     if not (is_method(module) or is_evaluation(module)) or not isinstance(cfg, Mapping | _config_class()):
         return None
     section = _plain(cfg.get(SECTION))
-    if section is None or section is False:
-        for name in difflib.get_close_matches(SECTION, [str(key) for key in cfg], n=3, cutoff=0.75):
-            other = cfg.get(name)
-            if name != SECTION and isinstance(other, Mapping | _config_class()) and set(known).intersection(other):
-                raise ValueError(f"{name!r} holds keys of ours; did you mean {SECTION}?")
+    for name in map(str, cfg):  # whether there is a section or not: one key of several may be misspelt
+        if name != SECTION:
+            _check(name, cfg, known)
+    if section is None or section is False or section == "off":
         return None
     if section is True or section == "on":
         return {}
@@ -78,7 +77,7 @@ def calls(module: Any) -> str | None:
 def run_name(module: Any) -> str | None:
     """Return the name that the configuration gives the run, or None."""
     name = getattr(getattr(module, "cfg", None), "name", None) if is_method(module) else None
-    return name if isinstance(name, str) else None
+    return None if name is None else str(name)
 
 
 def _classes(module: object) -> set[tuple[str, str]]:
@@ -91,6 +90,17 @@ def _of(table: Mapping[str, str], module: object) -> str | None:
         return None
     ours = (kind.__name__ for kind in type(module).__mro__ if kind.__module__.startswith("solo.methods."))
     return next((table[name] for name in ours if name in table), None)
+
+
+def _check(name: str, cfg: Any, known: Collection[str]) -> None:
+    """Raise ValueError if this other section of the configuration is ours by another name."""
+    near = difflib.SequenceMatcher(a=SECTION, b=name).ratio()
+    other = cfg.get(name) if near > 0.75 else None
+    if isinstance(other, Mapping | _config_class()):
+        if any(difflib.get_close_matches(str(key), known, n=1, cutoff=0.8) for key in other):
+            raise ValueError(f"{name!r} holds keys of ours; did you mean {SECTION}?")
+    elif name.startswith(f"{SECTION}.") or ((other is True or other == "on") and near > 0.85):  # "uniform" is a word
+        raise ValueError(f"{name!r} is no section of solo-learn's; did you mean {SECTION}?")
 
 
 def _config_class() -> Any:

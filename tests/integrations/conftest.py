@@ -13,6 +13,14 @@ def own_place(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def asks(monkeypatch):
+    """Set the variable that asks for the callback."""
+    from uniformity_callbacks.integrations.factory import VARIABLE
+
+    return lambda text: monkeypatch.setenv(VARIABLE, text)
+
+
+@pytest.fixture
 def own_mlflow(monkeypatch):
     """MLflow without a setting of any other test, and none left for the next."""
     import mlflow

@@ -21,12 +21,6 @@ from uniformity_callbacks.integrations.lightning import UniformityCallback
 pytestmark = pytest.mark.usefixtures("own_place")
 
 
-@pytest.fixture
-def asks(monkeypatch):
-    """Set the variable."""
-    return lambda text: monkeypatch.setenv(VARIABLE, text)
-
-
 def ours(trainer):
     return [each for each in trainer.callbacks if isinstance(each, UniformityCallback)]
 
@@ -154,11 +148,12 @@ def test_fast_dev_run_leaves_nothing(asks, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_tensorboard_it_says_so_and_goes_on(asks, monkeypatch, caplog):
+def test_without_tensorboard_it_says_so_and_goes_on(asks, monkeypatch, caplog, capsys):
     monkeypatch.setitem(sys.modules, "uniformity_callbacks.integrations.tensorboard", None)
     asks("every_n_steps=2")
     (added,) = ours(fit(new(), max_steps=4))
     assert "no curves are written: " in caplog.text
+    assert "curves by" not in capsys.readouterr().out
     assert [r.step for r in journal(added).readings] == [0, 2]
 
 
@@ -211,17 +206,17 @@ if __name__ == "__main__":
     options = dict(accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, logger=False)
     trainer = pl.Trainer(max_steps=400, max_epochs=-1, enable_checkpointing=False, **options, **{options})
     trainer.fit(Model(), torch.utils.data.DataLoader(torch.randn(64, 6), batch_size=16))
-    print("steps", trainer.global_step)
+    print(f"steps {{trainer.global_step}}\\n", end="")  # at once: of two processes one writes into the other's line
 """
 
 
-def launch(tmp_path, package, text, **options):
+def launch(tmp_path, package, text, *, fails=False, **options):
     (tmp_path / "train.py").write_text(SCRIPT.format(package=package, options=repr(options)))
     environment = {**os.environ, VARIABLE: text, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "train.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
     )
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode != 0) == fails, done.stderr
     return done
 
 
@@ -241,7 +236,8 @@ def test_a_script_on_two_devices_has_it_in_both(tmp_path):
     assert done.stdout.count("steps 202") == 2  # each process its own
     (found,) = tmp_path.rglob("uniformity.jsonl")
     assert read_journal(found).series("samples")[1] == [64.0] * 5
-    assert done.stdout.count("uniformity: journal") == 1
+    assert [path.name for path in Path(tmp_path, "uniformity", "Model").iterdir()] == ["1"]
+    assert done.stdout.count("uniformity: journal") == done.stdout.count("is read every") == 1
 
 
 def test_an_inert_one_costs_little_and_a_misspelt_variable_is_an_error_in_a_script(tmp_path):

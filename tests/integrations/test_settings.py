@@ -28,6 +28,8 @@ SHIPPED = importlib.resources.files("uniformity_callbacks.integrations") / "unif
         ),
         (" prefix = a/b , window=2 ,", {"prefix": "a/b", "window": 2}),
         ("metrics=[w2, rankme],views=2", {"metrics": ["w2", "rankme"], "views": 2}),
+        ("prefix=a],views=2", {"prefix": "a]", "views": 2}),
+        ("writers=mlflow:http://host/?a=b,layer=", {"writers": "mlflow:http://host/?a=b", "layer": None}),
         ("writers=mlflow:sqlite:///a.db,journal=null", {"writers": "mlflow:sqlite:///a.db", "journal": None}),
         (
             "writers=[tensorboard:runs/a, mlflow:http://host:5000],auxiliary=linear:30:0",
@@ -73,6 +75,11 @@ def test_what_needs_no_word_of_its_own_stays():
         "journal": "a.jsonl",
     }
     assert arguments(keys) == keys
+
+
+def test_what_yaml_takes_for_a_number_is_a_path():
+    assert arguments({"layer": 0}) == {"layer": "0"}
+    assert arguments({"layer": [0, "1.10", "a"]}) == {"layer": ["0", "1.10", "a"]}
 
 
 @pytest.mark.parametrize(
@@ -164,6 +171,10 @@ def test_writers(tmp_path):
         ({"alerts": [{"knd": "constant"}]}, ValueError, "CollapseAlert has no argument 'knd'; did you mean kind"),
         ({"alerts": [{"patience": 5}]}, ValueError, r"alerts: \{'patience': 5\} names no kind; e.g. \{kind: constant"),
         ({"alerts": [3]}, TypeError, r'alerts must be "warn", .* got 3'),
+        ({"layer": {"a": 1}}, TypeError, r"layer must be a dotted path, .* got \{'a': 1\}"),
+        ({"layer": 1.1}, TypeError, "layer must be a dotted path, in quotes if it is a number, .* got 1.1"),
+        ({"layer": [True]}, TypeError, "layer must be a dotted path, .* got True"),
+        ({"journal": 5}, TypeError, "journal must be a path, got 5"),
         ({"writers": "tensorbord:runs"}, ValueError, "no writer is called 'tensorbord'; did you mean tensorboard"),
         ({"writers": "tensorboard"}, ValueError, "tensorboard needs a directory; e.g. tensorboard:runs/a"),
         ({"writers": [{"mlflow": 1}]}, TypeError, r"writers must be names .* got \{'mlflow': 1\}"),

@@ -6,6 +6,7 @@ from learners import build
 from omegaconf import OmegaConf
 from watching import VARIABLE, added, fit, journal
 
+from uniformity_callbacks import read_journal
 from uniformity_callbacks.integrations.lightning import UniformityCallback
 
 
@@ -37,7 +38,14 @@ def test_a_section_without_keys_means_every_default(section, train):
     assert callback.monitor.every_n_steps == 50
 
 
-@pytest.mark.parametrize("sections", [{}, {"uniformity": None}, {"uniformity": False}, {"uniform": {"scale": 3}}])
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        *({"uniformity": none} for none in (None, False, "off")),
+        *({"uniform": others} for others in ({"scale": 3}, True, "on")),
+    ],
+)
 def test_without_a_section_it_is_inert(sections, train, tmp_path):
     trainer = train(**sections)
     callback = added(trainer)
@@ -52,6 +60,23 @@ def test_other_parts_of_the_configuration_can_be_named(train):
     record = journal(train(uniformity=keys))
     assert record.runs[0]["prefix"] == "simclr"
     assert record.series("aux_weight") == ([0, 1], [0.01, 0.01])
+
+
+def test_beside_the_scripts_own_nothing_is_said_of_keys_that_are_not_there(train, tmp_path, caplog):
+    train(UniformityCallback(journal=tmp_path / "mine.jsonl"))
+    assert "keys given elsewhere" not in caplog.text
+
+
+def test_a_trainer_that_fits_again_by_other_keys_has_another_run(train, tmp_path):
+    trainer = train(uniformity={"every_n_steps": 1})
+    learner = build("simclr", steps=2, epochs=1)
+    learner.model.cfg.uniformity = {"every_n_steps": 2}
+    trainer.fit_loop.epoch_loop.max_steps, trainer.fit_loop.max_epochs = -1, 2
+    trainer.fit(learner.model, learner.train, learner.validation)
+    assert journal(trainer).runs[0]["every_n_steps"] == 2
+    runs = [tmp_path / "uniformity" / "SimCLR" / k for k in "12"]
+    assert [len(read_journal(run / "uniformity.jsonl").runs) for run in runs] == [1, 1]
+    assert [len(list(run.glob("events*"))) for run in runs] == [1, 1]
 
 
 def test_a_configuration_that_takes_no_new_key(train):
@@ -77,6 +102,27 @@ def test_a_method_made_of_solo_learns_is_read_like_it(method, train):
     assert journal(trainer).series("samples")[1] == [64.0, 64.0]
 
 
+def test_a_run_may_be_named_by_a_number(train, tmp_path):
+    train(name=42, uniformity=True)
+    assert (tmp_path / "uniformity" / "42" / "1").is_dir()
+
+
+def test_a_method_of_the_users_own_by_a_name_of_solo_learns(train):
+    def derive(model):
+        model.__class__ = type("MAE", (type(model),), {})
+
+    assert journal(train(change=derive, uniformity=True)).runs[0]["layers"] == ["projector"]
+
+
+def test_of_a_linear_evaluation_it_says_that_keys_are_not_used(train, caplog):
+    def derive(model):
+        model.__class__ = type("Linear", (type(model),), {})
+        type(model).__bases__ = (type("LinearModel", type(model).__bases__, {"__module__": "solo.methods.linear"}),)
+
+    assert not added(train(change=derive, uniformity={"every_n_steps": 1})).acts
+    assert "Linear trains no representation; nothing is watched" in caplog.text
+
+
 def test_a_layer_and_calls_of_the_users_own(train):
     record = journal(train(method="all4one", uniformity={"layer": "predictor", "calls": "all"}))
     assert [(r.layer, r.values["samples"]) for r in record.readings] == [("predictor", 128.0)]
@@ -91,6 +137,11 @@ def test_a_layer_and_calls_of_the_users_own(train):
         ),
         ({"uniformity": [1]}, r"solo-learn's configuration: uniformity must hold keys, got \[1\]"),
         ({"uniformty": {"auxiliary": 1}}, "'uniformty' holds keys of ours; did you mean uniformity"),
+        ({"uniformty": {"auxilary": 1}}, "'uniformty' holds keys of ours; did you mean uniformity"),
+        ({"uniformty": True}, "'uniformty' is no section of solo-learn's; did you mean uniformity"),
+        ({"uniformty": "on"}, "'uniformty' is no section of solo-learn's; did you mean uniformity"),
+        ({"uniformity.views": 2}, "'uniformity.views' is no section of solo-learn's; did you mean uniformity"),
+        ({"uniformity": {}, "uniformty": {"auxiliary": 1}}, "'uniformty' holds keys of ours; did you mean uniformity"),
         (
             {"uniformity": {"window": 60}},
             "UniformityCallback: window must be an integer from 1 to",
