@@ -112,10 +112,10 @@ class AddedCallback(UniformityCallback):
             be_heard()
             log.warning("uniformity: %s trains no representation; nothing is watched", type(module).__name__)
             return None
-        if keys is not None:
-            for name, known in (("layer", solo_learn.layer(module)), ("calls", solo_learn.calls(module))):
-                keys[name] = known if keys.get(name) is None else keys[name]
-        return keys
+        if keys is None:
+            return None
+        known = {"layer": solo_learn.layer(module), "calls": solo_learn.calls(module)}
+        return keys | {name: value for name, value in known.items() if keys.get(name) is None}
 
     def _missing(self, module: Any) -> str | None:
         """Return what is said of a layer that the module lacks; None if it has all."""
