@@ -206,6 +206,8 @@ if __name__ == "__main__":
     options = dict(accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, logger=False)
     trainer = pl.Trainer(max_steps=400, max_epochs=-1, enable_checkpointing=False, **options, **{options})
     trainer.fit(Model(), torch.utils.data.DataLoader(torch.randn(64, 6), batch_size=16))
+    import sys
+    print([name for name in ("lightning.pytorch", "pytorch_lightning") if name in sys.modules])
     print(f"steps {{trainer.global_step}}\\n", end="")  # at once: of two processes one writes into the other's line
 """
 
@@ -225,6 +227,7 @@ def test_a_script_is_watched_and_stopped_without_an_edit(package, tmp_path):
     done = launch(tmp_path, package, "layer=projector,every_n_steps=50,alerts=stop")
     # Collapsed from the start: three readings after the warm-up, told at the end of the epoch, of four steps.
     assert "steps 204" in done.stdout
+    assert f"[{package!r}]" in done.stdout  # the other one, which takes seconds, is not imported beside it
     assert "constant collapse at step 200, since step 100" in done.stderr
     (found,) = tmp_path.rglob("uniformity.jsonl")
     assert found.parent == Path(tmp_path, "uniformity", "Model", "1")
