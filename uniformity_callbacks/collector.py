@@ -12,6 +12,7 @@ from torch import Tensor
 from uniformity_callbacks.gathered import Gathered
 from uniformity_callbacks.joint import JointLoss
 from uniformity_callbacks.loss import WassersteinLoss
+from uniformity_callbacks.passes import Passes
 from uniformity_callbacks.ranks import Ranks
 from uniformity_callbacks.sample import StepSample, Stream
 from uniformity_callbacks.tap import Mode, Tap
@@ -25,8 +26,7 @@ class _Layer:
     alerted: bool = False
     entered: bool = False
     term: Tensor | None = None
-    passes: list[list[Tensor]] = field(default_factory=list)
-    terms: list[Tensor] = field(default_factory=list)
+    passes: Passes = field(default_factory=Passes)
 
 
 class Collector:
@@ -77,6 +77,11 @@ class Collector:
         return self._open and any(map(self._lacks, self._layers))
 
     @property
+    def listens(self) -> bool:
+        """Whether a pass is open of which anything is collected."""
+        return self._open and (self._kept or self.wants_auxiliary)
+
+    @property
     def names(self) -> list[str]:
         """The layers' dotted paths."""
         return [layer.tap.name for layer in self._layers]
@@ -107,8 +112,9 @@ class Collector:
             step: the step that the pass is part of.
             accumulating: the auxiliary loss is in gradients that no optimizer has used yet: it is not added again.
         """
-        before, self._step, self._due = self._due, step, -(-step // self._every) * self._every
-        if self._due != before:
+        due, stepped = -(-step // self._every) * self._every, step != self._step
+        self._step, before, self._due = step, self._due, due
+        if due != before:
             self._forget()
         if self._auxiliary is not None:
             self._auxiliary.progress = min(step / self._total, 1.0)
@@ -116,6 +122,8 @@ class Collector:
         self._open, self._paused, self._repeated = True, False, False
         for layer in self._layers:
             layer.term, layer.entered = None, accumulating and layer.entered
+            if stepped:
+                layer.passes.step()
         self._start("watch" if self._kept else "off")
 
     def repeat(self) -> None:
@@ -216,10 +224,13 @@ class Collector:
         for layer in self._layers:
             views = [view.detach() for view in layer.tap.views()]
             layer.tap.start("off")
-            if views and self._kept and not self._repeated:
-                layer.passes.append(views)
-            if layer.term is not None and self._kept:
-                layer.terms.append(layer.term)
+            if self._kept:
+                layer.passes.add([] if self._repeated else views, layer.term)
+
+    def spend(self, *, fresh: bool) -> None:
+        """Take it that the passes of this step are in the gradients, alone if these are ``fresh``."""
+        for layer in self._layers:
+            layer.passes.spend(fresh=fresh)
 
     def begin_validation(self) -> None:
         """Begin a validation epoch: its batches are added up, apart from the training's."""
@@ -252,10 +263,11 @@ class Collector:
         gathered = []
         for layer in self._layers:
             extras: dict[str, Tensor | float] = {}
-            if self._auxiliary is not None and (layer.passes or layer.terms):
-                added = torch.stack(layer.terms).mean() if layer.terms else 0.0
+            views, terms = layer.passes.views, layer.passes.terms
+            if self._auxiliary is not None and (views or terms):
+                added = torch.stack(terms).mean() if terms else 0.0
                 extras = {"aux_loss": added, "aux_weight": self._auxiliary.weight if self._adds(layer) else 0.0}
-            sample = StepSample.of(layer.passes) if layer.passes else None
+            sample = StepSample.of(views) if views else None
             why = layer.tap.why_blind if sample is None else ""
             gathered.append(Gathered(layer.tap.name, sample, extras, why))
         self._forget()
@@ -280,4 +292,4 @@ class Collector:
 
     def _forget(self) -> None:
         for layer in self._layers:
-            layer.passes, layer.terms = [], []
+            layer.passes.forget()

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from uniformity_callbacks.collector import Collector
+from uniformity_callbacks.company import Company
 from uniformity_callbacks.desk import Desk
 from uniformity_callbacks.faults import Faults
 from uniformity_callbacks.gathered import Gathered
@@ -35,6 +36,8 @@ class Driver:
     `resume` comes after it. A validation epoch is: `begin_validation`, around each batch `begin_validation_batch` and
     `end_validation_batch`, `finish_validation`.
 
+    In a plain loop, where nobody knows when a backward begins, `spend` says what it has put into the gradients.
+
     Up to the end of the first `finish` errors are raised; after it the first of each kind is logged, all are counted in
     `faults`, and training goes on. Only `enforce` raises then, if an alert's action is "raise".
 
@@ -51,6 +54,7 @@ class Driver:
         self._responder = responder
         self._collector: Collector | None = None
         self._desk: Desk | None = None
+        self._company: Company | None = None
         self._resumed = False
         self._begun, self._started = False, False
 
@@ -86,7 +90,7 @@ class Driver:
             step: the optimizer step.
             accumulating: the auxiliary loss is in gradients that no optimizer has used yet: it is not added again.
         """
-        with self._kept_from_training("begin"):
+        with self.kept_from_training("begin"):
             step = int(step)  # NumPy's and torch's numbers are not JSON's
             if not self._begun:
                 self.start(step)
@@ -94,7 +98,7 @@ class Driver:
 
     def repeat(self) -> None:
         """Begin the pass anew if it was paused already: an optimizer evaluates the same batch once more."""
-        with self._kept_from_training("begin"):
+        with self.kept_from_training("begin"):
             self._collecting.repeat()
 
     @property
@@ -115,7 +119,7 @@ class Driver:
         """
         if self.auxiliary is None:
             return loss
-        with self._kept_from_training("the auxiliary loss"):
+        with self.kept_from_training("the auxiliary loss"):
             loss, problem = self._collecting.add_auxiliary(loss, required=required)
             if problem is not None:
                 raise problem
@@ -127,7 +131,7 @@ class Driver:
         Raises:
             ValueError: in the first step.
         """
-        with self._kept_from_training("the auxiliary loss"):
+        with self.kept_from_training("the auxiliary loss"):
             self._collecting.require_auxiliary()
 
     def pause(self) -> None:
@@ -136,17 +140,32 @@ class Driver:
         Raises:
             ValueError: in the first step, if the layer's output could not be taken.
         """
-        with self._kept_from_training("capture"):
+        with self.kept_from_training("capture"):
             self._collecting.pause()
 
     def resume(self) -> None:
         """Collect again after a backward in which the layer had no part, if more forward passes are to come."""
-        with self._kept_from_training("capture"):
+        with self.kept_from_training("capture"):
             self._collecting.resume()
+
+    @property
+    def listens(self) -> bool:
+        """Whether a pass is open of which anything is collected, for a reading or the auxiliary loss."""
+        return self._collector is not None and self._collector.listens
+
+    def spend(self, *, fresh: bool) -> None:
+        """Take it that the passes of this step up to the last `end_pass` are in the gradients.
+
+        Args:
+            fresh: there were no gradients before that pass: what this step's passes before it brought is dropped, as
+                their gradients were, which a GradScaler does where they overflow.
+        """
+        with self.kept_from_training("capture"):
+            self._collecting.spend(fresh=fresh)
 
     def end_pass(self) -> None:
         """Take over what the pass captured and let go of its graph."""
-        with self._kept_from_training("capture"):
+        with self.kept_from_training("capture"):
             self._collecting.end_pass()
 
     def finish(self) -> list[Outcome]:
@@ -162,36 +181,36 @@ class Driver:
             # First: what is collected may switch the loss for the steps to come.
             gathered = self._gathered(self._collecting.take)
             pooled = self._open.exchange(gathered, self._open.ready(_READING_S), waits=fresh, first=first)
-            with self._kept_from_training("finish"):
+            with self.kept_from_training("finish"):
                 self._collecting.settle([layer.layer for layer in pooled.gathered])
                 outcomes = self._act(pooled.outcomes)
                 self._open.submit(pooled.gathered, step=self._collecting.step, stage="train", first=first)
             if pooled.waits:
                 outcomes += self.collect(_FIRST_READING_S if fresh else _READING_S)
-        if first and self._open.company is not None:
-            self._open.company.confirm()
+        if first and self._company is not None:
+            self._company.confirm()
         self._started = True
         return outcomes
 
     def begin_validation(self) -> None:
         """Begin a validation epoch, whose rows are read together, apart from the training's."""
-        with self._kept_from_training("validation", always=True):
+        with self.kept_from_training("validation", always=True):
             self._collecting.begin_validation()
 
     def begin_validation_batch(self) -> None:
         """Open the taps for a batch, with or without gradients."""
-        with self._kept_from_training("validation", always=True):
+        with self.kept_from_training("validation", always=True):
             self._collecting.begin_validation_batch()
 
     def end_validation_batch(self) -> None:
         """Add up what the batch's forward passes brought."""
-        with self._kept_from_training("validation", always=True):
+        with self.kept_from_training("validation", always=True):
             self._collecting.end_validation_batch()
 
     def finish_validation(self) -> list[Outcome]:
         """End the validation epoch and return its reading, of the step of the last `begin`, and those before it."""
         gathered = self._gathered(self._collecting.take_validation, always=True)
-        with self._kept_from_training("validation", always=True):
+        with self.kept_from_training("validation", always=True):
             gathered = self._open.validation(gathered)
             self._open.submit(gathered, step=self._collecting.step, stage="val")
         return self.collect(_FIRST_READING_S if gathered else _READING_S)
@@ -204,7 +223,7 @@ class Driver:
         outcomes: list[Outcome] = []
         if self._desk is not None:
             ready = self._desk.ready(timeout)
-            with self._kept_from_training("collect", always=True):
+            with self.kept_from_training("collect", always=True):
                 outcomes = self._act(self._desk.tell(ready))
         return outcomes
 
@@ -216,8 +235,8 @@ class Driver:
         """
         self._responder.enforce()
 
-    def _attached(self, collector: Collector, desk: Desk) -> None:
-        self._collector, self._desk = collector, desk
+    def _attached(self, collector: Collector, company: Company | None) -> None:
+        self._collector, self._company = collector, company
         self._begun, self._started, self._responder.should_stop = False, False, False
 
     @property
@@ -232,7 +251,7 @@ class Driver:
 
     def _gathered(self, take: Callable[[], list[Gathered]], *, always: bool = False) -> list[Gathered]:
         """Return what the collector has; nothing on an error, for other ranks wait for this one."""
-        with self._kept_from_training("capture", always=always):
+        with self.kept_from_training("capture", always=always):
             return take()
         return self._collecting.nothing("its rows could not be taken")
 
@@ -243,14 +262,19 @@ class Driver:
         return outcomes
 
     @contextmanager
-    def _kept_from_training(self, doing: str, *, always: bool = False) -> Iterator[None]:
+    def kept_from_training(self, doing: str, *, always: bool = False) -> Iterator[None]:
+        """Raise what goes wrong inside only where errors are raised; on several ranks, where all of them can.
+
+        Args:
+            doing: what it is, as the log has it.
+            always: never raise.
+        """
         try:
             yield
         except Exception as error:
             kept = self._started or always
-            company = None if self._desk is None else self._desk.company
-            if company is not None:  # raised, if at all, where all ranks can raise
-                company.note(error, fatal=not kept)
+            if self._company is not None:  # raised, if at all, where all ranks can raise
+                self._company.note(error, fatal=not kept)
             elif not kept:
                 raise
             if kept:

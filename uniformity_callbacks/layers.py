@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 PROJECTOR_NAMES = ("projector", "projection_head", "proj_head", "projection", "projection_mlp")
 """Last parts of a module's path that say it is a projector, as solo-learn, lightly, VISSL and others name it."""
+
+_WRAPPED = ("_orig_mod", "_forward_module", "_original_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""Under what names torch.compile, Fabric, FSDP and activation checkpointing hold the module that they wrap."""
+
+_PARALLEL = "module"
+"""The same of DataParallel and DistributedDataParallel; elsewhere this is a name as any other."""
 
 DINO_BODIES = ("mlp", "layers")
 """What the DINO paper's code and solo-learn, and lightly, call the part of a DINO head before its normalisation."""
@@ -26,14 +33,15 @@ def find(model: nn.Module, layer: str | nn.Module | None) -> dict[str, nn.Module
     """
     modules = by_path(model)
     if isinstance(layer, nn.Module):
-        for name, module in model.named_modules():
+        for path, module in _paths(model):
             if module is layer:
-                return {_plain(name) or type(model).__name__: modules[_plain(name)]}
+                return {path or type(model).__name__: modules[path]}
         raise ValueError(f"layer must be part of the model, got a {type(layer).__name__} that is not in it")
     modules.pop("")
     if isinstance(layer, str):
-        if _plain(layer) in modules:
-            return {_plain(layer): modules[_plain(layer)]}
+        for path in (layer, ".".join(part for part in layer.split(".") if part not in (*_WRAPPED, _PARALLEL))):
+            if path in modules:
+                return {path: modules[path]}
         near = _nearest(layer, list(modules))
         hint = f"did you mean {' or '.join(near)}?" if near else f"the model has {_few(list(modules))}"
         raise ValueError(f"layer {layer!r} is not in the model; {hint}")
@@ -49,15 +57,27 @@ def find(model: nn.Module, layer: str | nn.Module | None) -> dict[str, nn.Module
 
 
 def by_path(model: nn.Module) -> dict[str, nn.Module]:
-    """Return all modules by path; one that torch.compile wraps goes by its wrapper's path, as the user wrote it."""
+    """Return all modules by path, in which wrappers such as torch.compile's and DDP's have no part.
+
+    What is wrapped goes by its outermost wrapper.
+    """
     modules: dict[str, nn.Module] = {}
-    for name, module in model.named_modules(remove_duplicate=False):
-        modules.setdefault(_plain(name), module)  # the wrapper comes before what it wraps
+    for path, module in _paths(model):
+        modules.setdefault(path, module)  # the wrapper comes before what it wraps
     return modules
 
 
-def _plain(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+def _paths(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    plain = {"": ""}
+    parallel = set()
+    for name, module in model.named_modules(remove_duplicate=False):
+        above, _, last = name.rpartition(".")
+        wrapped = last in _WRAPPED or (last == _PARALLEL and above in parallel)
+        path = plain[above] if wrapped else ".".join(filter(None, (plain[above], last)))
+        plain[name] = path
+        if isinstance(module, (DistributedDataParallel, DataParallel)):
+            parallel.add(name)
+        yield path, module
 
 
 def _projectors(modules: dict[str, nn.Module]) -> dict[str, nn.Module]:

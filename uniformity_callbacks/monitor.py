@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from uniformity_callbacks.arguments import (
     check_names,
     check_writers,
 )
+from uniformity_callbacks.backward import Backwards
 from uniformity_callbacks.collector import Collector
 from uniformity_callbacks.company import Company
 from uniformity_callbacks.desk import Desk
@@ -96,6 +97,7 @@ class UniformityMonitor(Driver):
         self._layers = check_layers(layer)
         self._tap: dict[str, Any] = {"output": output, "views": views, "calls": calls}
         self._journal_path = None if journal is None else Path(journal)
+        self._directory: Path | None = None
         self._resume = False
 
     @property
@@ -113,6 +115,11 @@ class UniformityMonitor(Driver):
         """The dotted paths of the layers that are watched; empty while none is."""
         return [] if self._collector is None else self._collector.names
 
+    @property
+    def is_open(self) -> bool:
+        """Whether journal and writers are open."""
+        return self._desk is not None
+
     def attach(
         self,
         model: nn.Module,
@@ -122,6 +129,8 @@ class UniformityMonitor(Driver):
         total_steps: float | None = None,
         together: bool = True,
         group: dist.ProcessGroup | None = None,
+        on_backward: Callable[[bool | None], None] | None = None,
+        opens: bool = True,
     ) -> None:
         """Put the hooks on a model and open the journal and the writers.
 
@@ -133,6 +142,9 @@ class UniformityMonitor(Driver):
             together: whether the ranks of torch.distributed, where it is initialised, train this model together: then
                 all must call every method but `state_dict` and `load_state_dict`, and the first of them records.
             group: which ranks these are; None for all.
+            on_backward: told of backward passes through the layers, as `Backwards` has it, where the training does not
+                say when they begin.
+            opens: False leaves journal and writers to `open`, so that a state can be loaded until then.
 
         Raises:
             ValueError: no such layer, or one twice; the journal cannot be written; the loss's weight depends on how
@@ -143,23 +155,53 @@ class UniformityMonitor(Driver):
             raise RuntimeError("the monitor is attached already; detach it by close() first")
         ranks = Ranks.of(model, group) if together else None
         company = None if ranks is None else Company(ranks, metrics=self.metrics, scope=self.scope)
+        self._directory = Path(directory) if record else None
         try:
-            self._attach(model, Path(directory), record, total_steps, company)
+            collector = self._collector_of(model, total_steps, company, on_backward)
+            desk = self._desk_of(collector.names, company) if opens else None
+            self._attached(collector, company)
+            self._desk = desk
+            collector.attach()
+        except Exception as error:
+            if company is None:
+                self.close()
+                raise
+            company.note(error, fatal=True)
+        if company is not None:
+            self._agree(company, joins=opens)
+
+    def open(self) -> None:
+        """Open the journal and the writers, where `attach` left that for later; before the first `finish`.
+
+        Raises:
+            ValueError: the journal cannot be written.
+            RuntimeError: something went wrong on another rank.
+        """
+        assert not self.is_open, "called once"
+        company = self._company
+        try:
+            self._desk = self._desk_of(self.layers, company)
         except Exception as error:
             if company is None:
                 raise
             company.note(error, fatal=True)
         if company is not None:
-            self._join(company)
+            self._agree(company, joins=True)
+        self._collecting.alert(self._responder.collapsed)
 
-    def _attach(
-        self, model: nn.Module, directory: Path, record: bool, total_steps: float | None, company: Company | None
-    ) -> None:
+    def _collector_of(
+        self,
+        model: nn.Module,
+        total_steps: float | None,
+        company: Company | None,
+        on_backward: Callable[[bool | None], None] | None,
+    ) -> Collector:
         total = check_length(self.auxiliary, self.total_steps or total_steps)
-        taps = [Tap(model, layer, **self._tap) for layer in self._layers]
+        backwards = None if on_backward is None else Backwards(on_backward)
+        taps = [Tap(model, layer, **self._tap, backwards=backwards) for layer in self._layers]
         if len({tap.name for tap in taps}) < len(taps):
             raise ValueError(f"layer must name each layer once, got {', '.join(tap.name for tap in taps)}")
-        collector = Collector(
+        return Collector(
             taps,
             every_n_steps=self.every_n_steps,
             window=self.window,
@@ -168,27 +210,27 @@ class UniformityMonitor(Driver):
             ranks=company.ranks if company is not None and self.scope == "global" else None,
             seed=0 if company is None else company.ranks.rank,
         )
+
+    def _desk_of(self, layers: list[str], company: Company | None) -> Desk:
         journal, feeds = None, []
-        if record and (company is None or company.reads):
+        if self._directory is not None and (company is None or company.reads):
             feeds = [Feed(writer) for writer in self.writers]
-            run = {"layers": collector.names, "every_n_steps": self.every_n_steps, "prefix": self.prefix}
-            journal = JournalWriter(self._journal_path or directory / JOURNAL_NAME, resume=self._resume, run=run)
+            run = {"layers": layers, "every_n_steps": self.every_n_steps, "prefix": self.prefix}
+            journal = JournalWriter(self._journal_path or self._directory / JOURNAL_NAME, resume=self._resume, run=run)
             self._journal_path, self._resume = journal.path, True
         reader = Reader(self.metrics, self._book, faults=self.faults, journal=journal, feeds=feeds)
-        layered = len(collector.names) > 1
-        desk = Desk(reader, self._responder, self.faults, prefix=self.prefix, layered=layered, company=company)
-        self._attached(collector, desk)
-        collector.attach()
+        layered = len(layers) > 1
+        return Desk(reader, self._responder, self.faults, prefix=self.prefix, layered=layered, company=company)
 
-    def _join(self, company: Company) -> None:
-        """Begin together with the other ranks, or not at all, and with the memory of the first one."""
+    def _agree(self, company: Company, *, joins: bool) -> None:
+        """Begin together with the other ranks, or not at all; where it joins, with the memory of the first one."""
         own = {"resumed": self._resumed, "alerts": self._book.state_dict(), **self._responder.state_dict([])}
         try:
-            memory = company.begin(own)
+            memory = company.begin(own if joins else {})
         except Exception:
             self.close()
             raise
-        if not company.reads:
+        if joins and not company.reads:
             self._resumed = memory["resumed"]
             self._book.load_state_dict(memory["alerts"])
             self._responder.load_state_dict(memory)
@@ -200,18 +242,19 @@ class UniformityMonitor(Driver):
             together: on several ranks, that all of them close now: then all get what was left.
         """
         collector, self._collector = self._collector, None
-        if collector is None or self._desk is None:
+        if collector is not None:
+            collector.detach()
+        desk, outcomes = self._desk, []
+        if collector is None or desk is None:
             return []
-        collector.detach()
         self._resumed = False
         self._started = True  # whatever goes wrong from here on must not hide why training ended
-        desk, outcomes = self._desk, []
         ready = desk.ready(CLOSE_S)
-        with self._kept_from_training("close"):
+        with self.kept_from_training("close"):
             outcomes = self._act(desk.tell(ready) if together else ready)
-        with self._kept_from_training("close"):
+        with self.kept_from_training("close"):
             desk.reader.close(CLOSE_S)
-        self._desk = None
+        self._desk = self._company = None
         return outcomes
 
     def state_dict(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from uniformity_callbacks.backward import Backwards, in_backward
 from uniformity_callbacks.checkpointing import Unfinished, in_reentrant_checkpoint
 from uniformity_callbacks.compiled import Call, Memory, compiled_around, has_compiled, is_compiled, remember, trace_anew
 from uniformity_callbacks.layers import by_path, find
@@ -31,6 +32,8 @@ class Tap:
         output: which tensor of the layer's output: None (it is a tensor), key, index, or a function of it.
         views: None (each call is a view) or 2 (a call holds both views stacked along the batch).
         calls: None or "all", "first:N", "last:N": which calls between `start` and `stop` are meant.
+        backwards: told of backward passes through the layer, where nobody knows to call `stop` before them, nor to keep
+            calls for an evaluation apart: then those in eval mode do not count once there was one in train mode.
 
     Raises:
         ValueError: no such layer, with the nearest names; none or two that look like a projector; views; calls.
@@ -45,6 +48,7 @@ class Tap:
         output: Output = None,
         views: int | None = None,
         calls: str | None = None,
+        backwards: Backwards | None = None,
     ) -> None:
         if views not in (None, 2):
             raise ValueError(f"views must be None (each call is a view) or 2 (both views in one call), got {views!r}")
@@ -52,6 +56,7 @@ class Tap:
             raise TypeError(f"output must be None, a key, an index or a function, got {output!r}")
         self._model, self._candidates = model, find(model, layer)
         self._output, self._views, self._calls = output, views, which_calls(calls)
+        self._backwards, self._was_training = backwards, False
         self._hooks: dict[str, tuple[_Hook, RemovableHandle]] = {}
         self._caught: dict[str, list[Tensor | Unfinished]] = {}
         self._mode: Mode = "off"
@@ -107,6 +112,8 @@ class Tap:
                 hook.stay_eager()
         if any(around.values()):
             trace_anew(self.name, next(filter(None, around.values())), _Hook)
+        if self._backwards is not None:
+            self._backwards.attach(self._candidates.values(), self._model)
 
     def detach(self) -> None:
         """Take the hook off and forget what was collected."""
@@ -114,6 +121,8 @@ class Tap:
             handle.remove()
             hook.memory.close()
         self._hooks.clear()
+        if self._backwards is not None:
+            self._backwards.detach()
         self.start("off")
 
     def start(self, mode: Mode) -> None:
@@ -199,6 +208,10 @@ class Tap:
     def _collect(self, name: str, module: nn.Module, output: Any) -> None:
         if self._mode == "off" or name not in self._candidates:
             return
+        if in_backward():
+            if self._backwards is not None:
+                self._backwards.begun()
+            return
         self._recall(name)  # calls in compiled code before this one
         self._take(name, Call(output, torch.is_grad_enabled()), module)
 
@@ -219,9 +232,20 @@ class Tap:
             if trains and not (z.requires_grad or call.trained):
                 self._unused = "its output needs no gradient: nothing before it is trained"
                 return
+            if trains and self._backwards is not None:
+                if self._evaluates(module):
+                    self._unused = "in eval mode, unlike before; does model.train() follow the evaluation?"
+                    return
+                self._backwards.follow(z)
             caught.extend(self._copy(z))
         except Exception as error:  # out of memory for the copy, say: the model's forward pass must not end by it
             self.problem = f"{name}: {error}"
+
+    def _evaluates(self, module: nn.Module | None) -> bool:
+        if module is None:  # compiled code does not tell its mode
+            return False
+        self._was_training |= module.training
+        return self._was_training and not module.training
 
     def _copy(self, z: Tensor) -> list[Tensor]:
         # A copy: the model may change the tensor in place after us, and its graph must not depend on ours.
