@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -50,7 +52,6 @@ def be_heard() -> None:
 
 def above_the_bar(message: str) -> None:
     """Log a warning without breaking the line of a progress bar that is being drawn."""
-    from tqdm.auto import tqdm  # Lightning depends on it
-
-    with tqdm.external_write_mode():
+    tqdm = sys.modules.get("tqdm")  # where no bar of it can be drawn, it is not imported for this
+    with nullcontext() if tqdm is None else tqdm.tqdm.external_write_mode():
         log.warning(message)

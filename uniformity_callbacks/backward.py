@@ -16,15 +16,15 @@ def in_backward() -> bool:
 
 
 class Backwards:
-    """Tells of the backward passes that go through some layers.
+    """Tells of the backward passes that go through a layer.
 
-    Of one it may tell several times: when the gradient comes to an output that was followed, when a checkpointed layer
-    runs again, and when it comes to a parameter, which is after the layer has run again, and the only one of the three
-    where the layer is called in compiled code.
+    Of one it may tell several times: when the gradient comes to an output that was followed, when the layer runs again
+    since it is checkpointed, and when the gradient comes to a parameter, which is after the layer has run again, and
+    all that can be known of a layer in compiled code.
 
     Args:
-        tell: called with what is known of the gradients that this pass adds to: None, or whether there were none yet
-            (then those of the passes before were thrown away, or used).
+        tell: called with what is known of the gradients that the pass adds to: None, or whether there were none yet,
+            so that those of the passes before were used, or thrown away.
     """
 
     def __init__(self, tell: Callable[[bool | None], None]) -> None:
@@ -32,12 +32,10 @@ class Backwards:
         self._handles: list[RemovableHandle] = []
 
     def attach(self, layers: Iterable[nn.Module], model: nn.Module) -> None:
-        """Listen at a parameter of each layer, of the model's where one has none that is trained."""
-        for layer in layers:
-            trained = (parameter for module in (layer, model) for parameter in module.parameters())
-            parameter = next((parameter for parameter in trained if parameter.requires_grad), None)
-            if parameter is not None:
-                self._handles.append(_register(parameter, self._at(parameter)))
+        """Listen at a parameter of each module that may be the layer; at one of the model's where none is trained."""
+        own = [parameter for layer in layers for parameter in _trained(layer)[:1]]
+        for parameter in own or _trained(model)[:1]:
+            self._handles.append(_register(parameter, self._at(parameter)))
 
     def detach(self) -> None:
         """Take the hooks off the parameters."""
@@ -59,6 +57,10 @@ class Backwards:
             self._tell(None if parameter is None else parameter.grad is None)
 
         return hook
+
+
+def _trained(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 def _register(tensor: Tensor, hook: Callable[[Tensor], None]) -> RemovableHandle:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from uniformity_callbacks.backward import Backwards
 from uniformity_callbacks.gathered import Gathered
 from uniformity_callbacks.joint import JointLoss
 from uniformity_callbacks.loss import WassersteinLoss
@@ -40,6 +42,8 @@ class Collector:
         total_steps: optimizer steps of the whole training, for a weight that depends on it.
         ranks: those whose batches the loss takes together, or None.
         seed: of the random sample of a validation epoch.
+        on_backward: called when a backward pass goes through a layer, perhaps several times, with whether it has come
+            to the layer's parameters, after which the layer does not run again in it.
     """
 
     def __init__(
@@ -52,12 +56,13 @@ class Collector:
         total_steps: float = math.inf,
         ranks: Ranks | None = None,
         seed: int = 0,
+        on_backward: Callable[[bool], None] | None = None,
     ) -> None:
         self._layers = [_Layer(tap) for tap in taps]
         self._every, self._window, self._auxiliary, self._total = every_n_steps, window, auxiliary, total_steps
         self._joint = None if auxiliary is None else JointLoss(auxiliary, ranks)
         self._streams: dict[str, Stream] = {}
-        self._seed = seed
+        self._seed, self._on_backward = seed, on_backward
         self._step, self._due = -1, 0
         self._open = self._paused = self._repeated = False
 
@@ -94,6 +99,8 @@ class Collector:
     def attach(self) -> None:
         """Put the hooks on."""
         for layer in self._layers:
+            if self._on_backward is not None:
+                layer.tap.listen(Backwards(partial(self._backward, layer)))
             layer.tap.attach()
 
     def detach(self) -> None:
@@ -105,12 +112,13 @@ class Collector:
         """Take the step that the run begins at."""
         self._step = step
 
-    def begin(self, step: int, *, accumulating: bool = False) -> None:
+    def begin(self, step: int, *, accumulating: bool = False, repeated: bool = False) -> None:
         """Open the taps for a pass of ``step``, if it is needed for a reading or the loss.
 
         Args:
             step: the step that the pass is part of.
             accumulating: the auxiliary loss is in gradients that no optimizer has used yet: it is not added again.
+            repeated: it is for the loss only, not for the reading.
         """
         due, stepped = -(-step // self._every) * self._every, step != self._step
         self._step, before, self._due = step, self._due, due
@@ -119,27 +127,20 @@ class Collector:
         if self._auxiliary is not None:
             self._auxiliary.progress = min(step / self._total, 1.0)
         # All that ranks decide by comes before what may fail on one of them.
-        self._open, self._paused, self._repeated = True, False, False
+        self._open, self._paused, self._repeated = True, False, repeated
         for layer in self._layers:
             layer.term, layer.entered = None, accumulating and layer.entered
             if stepped:
                 layer.passes.step()
-        self._start("watch" if self._kept else "off")
+        self._start("watch" if self._kept and not repeated else "off")
 
     def repeat(self) -> None:
-        """Begin the pass anew if it was paused: an optimizer evaluates the same batch once more.
-
-        The loss gets the new views; the reading keeps those that came first, before the optimizer moved the weights.
-        """
-        if not (self._open and self._paused):
-            return
-        try:
-            self.end_pass()
-        finally:
-            self._open, self._repeated = True, True
-            for layer in self._layers:
-                layer.term, layer.entered = None, False
-        self._start("off")
+        """End the pass and begin a repeated one if it was paused."""
+        if self._open and self._paused:
+            try:
+                self.end_pass()
+            finally:
+                self.begin(self._step, repeated=True)
 
     def _start(self, otherwise: Mode) -> None:
         """Open the taps of layers that the loss lacks for it, the others as told."""
@@ -227,11 +228,6 @@ class Collector:
             if self._kept:
                 layer.passes.add([] if self._repeated else views, layer.term)
 
-    def spend(self, *, fresh: bool) -> None:
-        """Take it that the passes of this step are in the gradients, alone if these are ``fresh``."""
-        for layer in self._layers:
-            layer.passes.spend(fresh=fresh)
-
     def begin_validation(self) -> None:
         """Begin a validation epoch: its batches are added up, apart from the training's."""
         self._streams = {}
@@ -272,6 +268,12 @@ class Collector:
             gathered.append(Gathered(layer.tap.name, sample, extras, why))
         self._forget()
         return gathered
+
+    def _backward(self, layer: _Layer, fresh: bool | None) -> None:
+        assert self._on_backward is not None, "taps listen for it"
+        self._on_backward(fresh is not None)
+        if fresh is not None and not self._repeated:
+            layer.passes.spend(fresh=fresh)
 
     def _adds(self, layer: _Layer) -> bool:
         return self._auxiliary is not None and (self._auxiliary.when == "always" or layer.alerted)

@@ -36,8 +36,6 @@ class Driver:
     `resume` comes after it. A validation epoch is: `begin_validation`, around each batch `begin_validation_batch` and
     `end_validation_batch`, `finish_validation`.
 
-    In a plain loop, where nobody knows when a backward begins, `spend` says what it has put into the gradients.
-
     Up to the end of the first `finish` errors are raised; after it the first of each kind is logged, all are counted in
     `faults`, and training goes on. Only `enforce` raises then, if an alert's action is "raise".
 
@@ -83,21 +81,23 @@ class Driver:
             self._responder.reset()
         self._collecting.alert(self._responder.collapsed)
 
-    def begin(self, step: int, *, accumulating: bool = False) -> None:
+    def begin(self, step: int, *, accumulating: bool = False, repeated: bool = False) -> None:
         """Begin a forward and backward pass of optimizer step ``step``; passes of one step are read together.
 
         Args:
             step: the optimizer step.
             accumulating: the auxiliary loss is in gradients that no optimizer has used yet: it is not added again.
+            repeated: an optimizer evaluates the same batch once more: the loss gets the new views, the reading has
+                those that came first, before the optimizer moved the weights.
         """
         with self.kept_from_training("begin"):
             step = int(step)  # NumPy's and torch's numbers are not JSON's
             if not self._begun:
                 self.start(step)
-            self._collecting.begin(step, accumulating=accumulating)
+            self._collecting.begin(step, accumulating=accumulating, repeated=repeated)
 
     def repeat(self) -> None:
-        """Begin the pass anew if it was paused already: an optimizer evaluates the same batch once more."""
+        """Begin the pass anew, as a repeated one, if it was paused already."""
         with self.kept_from_training("begin"):
             self._collecting.repeat()
 
@@ -152,16 +152,6 @@ class Driver:
     def listens(self) -> bool:
         """Whether a pass is open of which anything is collected, for a reading or the auxiliary loss."""
         return self._collector is not None and self._collector.listens
-
-    def spend(self, *, fresh: bool) -> None:
-        """Take it that the passes of this step up to the last `end_pass` are in the gradients.
-
-        Args:
-            fresh: there were no gradients before that pass: what this step's passes before it brought is dropped, as
-                their gradients were, which a GradScaler does where they overflow.
-        """
-        with self.kept_from_training("capture"):
-            self._collecting.spend(fresh=fresh)
 
     def end_pass(self) -> None:
         """Take over what the pass captured and let go of its graph."""

@@ -19,7 +19,6 @@ from uniformity_callbacks.arguments import (
     check_names,
     check_writers,
 )
-from uniformity_callbacks.backward import Backwards
 from uniformity_callbacks.collector import Collector
 from uniformity_callbacks.company import Company
 from uniformity_callbacks.desk import Desk
@@ -129,7 +128,7 @@ class UniformityMonitor(Driver):
         total_steps: float | None = None,
         together: bool = True,
         group: dist.ProcessGroup | None = None,
-        on_backward: Callable[[bool | None], None] | None = None,
+        on_backward: Callable[[bool], None] | None = None,
         opens: bool = True,
     ) -> None:
         """Put the hooks on a model and open the journal and the writers.
@@ -142,8 +141,8 @@ class UniformityMonitor(Driver):
             together: whether the ranks of torch.distributed, where it is initialised, train this model together: then
                 all must call every method but `state_dict` and `load_state_dict`, and the first of them records.
             group: which ranks these are; None for all.
-            on_backward: told of backward passes through the layers, as `Backwards` has it, where the training does not
-                say when they begin.
+            on_backward: called when a backward pass goes through a layer, as `Collector` has it, for a training that
+                does not tell when one begins.
             opens: False leaves journal and writers to `open`, so that a state can be loaded until then.
 
         Raises:
@@ -194,11 +193,10 @@ class UniformityMonitor(Driver):
         model: nn.Module,
         total_steps: float | None,
         company: Company | None,
-        on_backward: Callable[[bool | None], None] | None,
+        on_backward: Callable[[bool], None] | None,
     ) -> Collector:
         total = check_length(self.auxiliary, self.total_steps or total_steps)
-        backwards = None if on_backward is None else Backwards(on_backward)
-        taps = [Tap(model, layer, **self._tap, backwards=backwards) for layer in self._layers]
+        taps = [Tap(model, layer, **self._tap) for layer in self._layers]
         if len({tap.name for tap in taps}) < len(taps):
             raise ValueError(f"layer must name each layer once, got {', '.join(tap.name for tap in taps)}")
         return Collector(
@@ -209,6 +207,7 @@ class UniformityMonitor(Driver):
             total_steps=total,
             ranks=company.ranks if company is not None and self.scope == "global" else None,
             seed=0 if company is None else company.ranks.rank,
+            on_backward=on_backward,
         )
 
     def _desk_of(self, layers: list[str], company: Company | None) -> Desk:

@@ -40,7 +40,7 @@ class Passes:
             fresh: no gradients were there: of this step, those of the passes before the last were thrown away, and
                 with them goes what these passes brought. So it is after a step that a GradScaler has skipped.
         """
-        if fresh:
+        if fresh and self._spent < len(self._all):
             del self._all[self._stepped : self._spent]
         self._spent = len(self._all)
 

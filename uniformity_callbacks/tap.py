@@ -32,8 +32,6 @@ class Tap:
         output: which tensor of the layer's output: None (it is a tensor), key, index, or a function of it.
         views: None (each call is a view) or 2 (a call holds both views stacked along the batch).
         calls: None or "all", "first:N", "last:N": which calls between `start` and `stop` are meant.
-        backwards: told of backward passes through the layer, where nobody knows to call `stop` before them, nor to keep
-            calls for an evaluation apart: then those in eval mode do not count once there was one in train mode.
 
     Raises:
         ValueError: no such layer, with the nearest names; none or two that look like a projector; views; calls.
@@ -48,7 +46,6 @@ class Tap:
         output: Output = None,
         views: int | None = None,
         calls: str | None = None,
-        backwards: Backwards | None = None,
     ) -> None:
         if views not in (None, 2):
             raise ValueError(f"views must be None (each call is a view) or 2 (both views in one call), got {views!r}")
@@ -56,7 +53,8 @@ class Tap:
             raise TypeError(f"output must be None, a key, an index or a function, got {output!r}")
         self._model, self._candidates = model, find(model, layer)
         self._output, self._views, self._calls = output, views, which_calls(calls)
-        self._backwards, self._was_training = backwards, False
+        self._backwards: Backwards | None = None
+        self._was_training = False
         self._hooks: dict[str, tuple[_Hook, RemovableHandle]] = {}
         self._caught: dict[str, list[Tensor | Unfinished]] = {}
         self._mode: Mode = "off"
@@ -99,6 +97,14 @@ class Tap:
                 "fires: call torch.compiler.reset() once after attaching, or attach before compiling"
             )
         return f"{self.name} was not called"
+
+    def listen(self, backwards: Backwards) -> None:
+        """Have backward passes told of, from the next `attach` on, where nobody knows to call `stop` before them.
+
+        Nor does anybody keep calls for an evaluation apart there: those in eval mode do not count once one was in train
+        mode.
+        """
+        self._backwards = backwards
 
     def attach(self) -> None:
         """Put the hook on the layer; a second call does nothing."""
@@ -255,7 +261,7 @@ class Tap:
 
 @no_type_check  # torch.compile traces it, and cannot trace a run-time checker
 class _Hook:
-    """The forward hook. A copied or pickled model gets `_Inert` in its place, so that only the original is tapped.
+    """The forward hook. A copied or pickled model gets `Inert` in its place, so that only the original is tapped.
 
     In code that torch.compile traces it writes to its memory, and whether that is wanted is asked outside: a hook that
     broke the graph, or asked for the mode inside, would end ``fullgraph=True`` or compile anew with every change of it.
@@ -275,11 +281,13 @@ class _Hook:
         """Have nothing compiled of what collects, where the layer is called outside a graph by compiled code."""
         self._collect = torch.compiler.disable(self._collect)  # type: ignore[no-untyped-call]
 
-    def __reduce__(self) -> tuple[type[_Inert], tuple[()]]:
-        return _Inert, ()
+    def __reduce__(self) -> tuple[type[Inert], tuple[()]]:
+        return Inert, ()
 
 
 @no_type_check
-class _Inert:
+class Inert:
+    """The hook in a copy of a module."""
+
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        return None
+        """Do nothing."""
