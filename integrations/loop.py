@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from uniformity_callbacks.hook import Inert
 from uniformity_callbacks.monitor import UniformityMonitor
-from uniformity_callbacks.tap import Inert
 
 log = logging.getLogger("uniformity_callbacks")
 
@@ -56,9 +56,11 @@ class LoopMonitor:
         """Put the hooks on model, optimizer and criterion; ``options`` are those of `UniformityMonitor.attach`."""
         self.monitor.attach(model, on_backward=self._backward, opens=False, **options)
         self.model = model
+        # Not to be compiled with the step. Dynamo, which this imports, any optimizer has imported already.
+        before, after = torch.compiler.disable(self._steps), torch.compiler.disable(self._stepped)  # type: ignore[no-untyped-call]
         self._handles = [
-            self._optimizer.register_step_pre_hook(self._steps),
-            self._optimizer.register_step_post_hook(self._stepped),
+            self._optimizer.register_step_pre_hook(before),
+            self._optimizer.register_step_post_hook(after),
         ]
         if self._criterion is not None:
             self._handles.append(self._criterion.register_forward_hook(_OnCriterion(self._called)))

@@ -32,6 +32,7 @@ ORDER = [
     "layers",
     "outputs",
     "compiled",
+    "hook",
     "checkpointing",
     "backward",
     "tap",

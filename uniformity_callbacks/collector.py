@@ -132,7 +132,7 @@ class Collector:
             layer.term, layer.entered = None, accumulating and layer.entered
             if stepped:
                 layer.passes.step()
-        self._start("watch" if self._kept and not repeated else "off")
+        self._start("watch" if self._kept and not repeated else "off", goes_on=not stepped)
 
     def repeat(self) -> None:
         """End the pass and begin a repeated one if it was paused."""
@@ -142,10 +142,10 @@ class Collector:
             finally:
                 self.begin(self._step, repeated=True)
 
-    def _start(self, otherwise: Mode) -> None:
+    def _start(self, otherwise: Mode, *, goes_on: bool) -> None:
         """Open the taps of layers that the loss lacks for it, the others as told."""
         for layer in self._layers:
-            layer.tap.start("train" if self._lacks(layer) else otherwise)
+            layer.tap.start("train" if self._lacks(layer) else otherwise, goes_on=goes_on)
 
     def alert(self, layers: Collection[str]) -> None:
         """Take the names of the layers that are collapsing: a loss that waits for an alert is on for these."""

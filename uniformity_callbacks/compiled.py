@@ -143,17 +143,25 @@ def has_compiled() -> bool:
     return utils is not None and utils.counters["frames"]["total"] > 0
 
 
-def trace_anew(name: str, what: str, hook: type) -> None:
+def trace_anew(name: str, what: str) -> None:
     """Have all code compiled so far compiled again when it is called next, with the hook in it.
 
     Dynamo does not look whether hooks came since, nor whether a sibling of the same class had them.
     """
     log.info("uniformity: %s: %s is compiled; torch.compiler.reset() has it traced anew, with the hook", name, what)
     torch.compiler.reset()
-    # The hook of a layer that is called where compiled code leaves off would be compiled by itself.
-    skip = getattr(sys.modules["torch._dynamo.eval_frame"], "skip_code", None)
+
+
+def leave_alone(hook: type) -> bool:
+    """Have a hook not compiled by itself, as it would be where compiled code leaves off at the layer's call.
+
+    Returns whether what it calls may be compiled then; not before Dynamo is imported, as making an optimizer does.
+    """
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")
+    skip = getattr(dynamo, "skip_code", None)
     if skip is not None:
         skip(hook.__call__.__code__)
+    return dynamo is not None
 
 
 def _is_compiled_function(value: object) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, no_type_check
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,15 @@ from torch.utils.hooks import RemovableHandle
 
 from uniformity_callbacks.backward import Backwards, in_backward
 from uniformity_callbacks.checkpointing import Unfinished, in_reentrant_checkpoint
-from uniformity_callbacks.compiled import Call, Memory, compiled_around, has_compiled, is_compiled, remember, trace_anew
+from uniformity_callbacks.compiled import (
+    Call,
+    compiled_around,
+    has_compiled,
+    is_compiled,
+    leave_alone,
+    trace_anew,
+)
+from uniformity_callbacks.hook import Hook
 from uniformity_callbacks.layers import by_path, find
 from uniformity_callbacks.outputs import Output as Output
 from uniformity_callbacks.outputs import pick, which_calls
@@ -51,13 +59,14 @@ class Tap:
             raise ValueError(f"views must be None (each call is a view) or 2 (both views in one call), got {views!r}")
         if not (output is None or isinstance(output, (str, int)) or callable(output)):
             raise TypeError(f"output must be None, a key, an index or a function, got {output!r}")
-        self._model, self._candidates = model, find(model, layer)
+        self.model, self._candidates = model, find(model, layer)
         self._output, self._views, self._calls = output, views, which_calls(calls)
         self._backwards: Backwards | None = None
         self._was_training = False
-        self._hooks: dict[str, tuple[_Hook, RemovableHandle]] = {}
+        self._hooks: dict[str, tuple[Hook, RemovableHandle]] = {}
         self._caught: dict[str, list[Tensor | Unfinished]] = {}
-        self._mode: Mode = "off"
+        self.mode: Mode = "off"
+        """What is collected at present, as `start` has it."""
         self._stopped: Mode = "off"
         self._unused: str | None = None
         self.problem: str | None = None
@@ -80,7 +89,7 @@ class Tap:
             return self.problem
         if self._unused:
             return f"{self.name} was called, but {self._unused}"
-        modules = by_path(self._model)
+        modules = by_path(self.model)
         now = {name: modules.get(name) for name in self._candidates}
         replaced = [
             name
@@ -110,16 +119,17 @@ class Tap:
         """Put the hook on the layer; a second call does nothing."""
         if self._hooks:
             return
-        around = {name: compiled_around(self._model, module) for name, module in self._candidates.items()}
+        around = {name: compiled_around(self.model, module) for name, module in self._candidates.items()}
         for name, module in self._candidates.items():
-            hook = _Hook(self, name)
+            hook = Hook(self, name)
             self._hooks[name] = hook, module.register_forward_hook(hook)
-            if around[name]:
-                hook.stay_eager()
         if any(around.values()):
-            trace_anew(self.name, next(filter(None, around.values())), _Hook)
+            trace_anew(self.name, next(filter(None, around.values())))
+        if leave_alone(Hook):
+            for hook, _ in self._hooks.values():
+                hook.stay_eager()
         if self._backwards is not None:
-            self._backwards.attach(self._candidates.values(), self._model)
+            self._backwards.attach(self._candidates.values(), self.model)
 
     def detach(self) -> None:
         """Take the hook off and forget what was collected."""
@@ -131,24 +141,25 @@ class Tap:
             self._backwards.detach()
         self.start("off")
 
-    def start(self, mode: Mode) -> None:
+    def start(self, mode: Mode, *, goes_on: bool = False) -> None:
         """Forget what was collected and collect from now on.
 
         Args:
             mode: "watch" detached, "train" with the graph, "validate" detached and without gradients, too.
+            goes_on: do not forget why there was nothing.
         """
         self._caught = {}
-        self._mode = self._stopped = mode
+        self.mode = self._stopped = mode
         for hook, _ in self._hooks.values():
             hook.memory.forget()
             hook.memory.keeps_graph |= mode == "train"
-        if mode != "off":
+        if mode != "off" and not goes_on:
             self.problem = self._unused = None
 
     def stop(self) -> bool:
         """Collect no more, return whether we did; what was collected stays until the next `start`."""
         self._settle()
-        self._stopped, self._mode = self._mode, "off"
+        self._stopped, self.mode = self.mode, "off"
         return self._stopped != "off"
 
     def resume(self) -> None:
@@ -156,7 +167,7 @@ class Tap:
         if not any(self._caught.values()):
             for hook, _ in self._hooks.values():
                 hook.memory.forget()  # what a backward calls is not a view
-            self._mode = self._stopped
+            self.mode = self._stopped
 
     def views(self) -> list[Tensor]:
         """Return the views collected since `start`, (n, d) each, in the order of the calls, of those that are meant.
@@ -186,7 +197,7 @@ class Tap:
 
     def _settle(self) -> dict[str, list[Tensor]]:
         """Take over what compiled code saw and what has its gradient by now, and return all that was caught."""
-        if self._mode != "off":
+        if self.mode != "off":
             for name in self._candidates.keys() & self._hooks.keys():
                 self._recall(name)
             for name, caught in self._caught.items():
@@ -211,8 +222,9 @@ class Tap:
         for call in calls:
             self._take(name, call)
 
-    def _collect(self, name: str, module: nn.Module, output: Any) -> None:
-        if self._mode == "off" or name not in self._candidates:
+    def collect(self, name: str, module: nn.Module, output: Any) -> None:
+        """Take in a call of a candidate."""
+        if name not in self._candidates:
             return
         if in_backward():
             if self._backwards is not None:
@@ -222,14 +234,14 @@ class Tap:
         self._take(name, Call(output, torch.is_grad_enabled()), module)
 
     def _take(self, name: str, call: Call, module: nn.Module | None = None) -> None:
-        trains = self._mode != "validate"
+        trains = self.mode != "validate"
         caught = self._caught.setdefault(name, [])
         try:
             # Momentum and target networks run without gradients; so does the first pass of reentrant checkpointing.
             if trains and not call.graded:
                 if module is None or not in_reentrant_checkpoint(module):
                     self._unused = "without gradients"
-                elif self._mode == "train":
+                elif self.mode == "train":
                     caught.append(Unfinished(call.output, self._output))
                 else:
                     caught.extend(self._copy(pick(call.output, self._output)))
@@ -255,39 +267,5 @@ class Tap:
 
     def _copy(self, z: Tensor) -> list[Tensor]:
         # A copy: the model may change the tensor in place after us, and its graph must not depend on ours.
-        z = z.clone() if self._mode == "train" else z.detach().clone()
+        z = z.clone() if self.mode == "train" else z.detach().clone()
         return list(z.chunk(self._views) if self._views else (z,))
-
-
-@no_type_check  # torch.compile traces it, and cannot trace a run-time checker
-class _Hook:
-    """The forward hook. A copied or pickled model gets `Inert` in its place, so that only the original is tapped.
-
-    In code that torch.compile traces it writes to its memory, and whether that is wanted is asked outside: a hook that
-    broke the graph, or asked for the mode inside, would end ``fullgraph=True`` or compile anew with every change of it.
-    """
-
-    def __init__(self, tap: Tap, name: str) -> None:
-        self._collect, self._name = tap._collect, name
-        self.memory = Memory()
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if torch.compiler.is_dynamo_compiling():
-            remember(self.memory, output)
-        else:
-            self._collect(self._name, module, output)
-
-    def stay_eager(self) -> None:
-        """Have nothing compiled of what collects, where the layer is called outside a graph by compiled code."""
-        self._collect = torch.compiler.disable(self._collect)  # type: ignore[no-untyped-call]
-
-    def __reduce__(self) -> tuple[type[Inert], tuple[()]]:
-        return Inert, ()
-
-
-@no_type_check
-class Inert:
-    """The hook in a copy of a module."""
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Do nothing."""

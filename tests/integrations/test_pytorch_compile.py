@@ -1,0 +1,79 @@
+"""A plain loop whose model is compiled, before it is watched or after."""
+
+import pytest
+import torch
+from plain import ROWS, batches, made, readings, sgd, watched
+
+from compiling import WAYS, Counting, Model, fresh
+from uniformity_callbacks import read_journal
+
+pytestmark = [
+    pytest.mark.usefixtures("own_place"),
+    # Torch's own, on the fake tensors that it compiles with, and on what it imports then.
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf Tensor:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),
+]
+
+
+def steps_of(model, optimizer, monitor=None, weight=None, steps=6):
+    for _ in range(steps):
+        for _ in range(2):
+            z0, z1 = model(torch.randn(10, 4)), model(torch.randn(10, 4))
+            loss = (z0 - z1).square().mean()
+            loss = loss if weight is None or monitor is None else monitor.add_auxiliary(loss)
+            (loss / 2).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("weight", [None, 0.5])
+@pytest.mark.parametrize("after", [False, True], ids=["watched, then compiled", "compiled, then watched"])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_compiled_model(way, after, weight):
+    """Bitwise the run that is not watched; each pass seen; no graph more than without."""
+
+    def run(watching):
+        with fresh():
+            torch.manual_seed(0)
+            plain = Model()
+            counting = Counting()
+            optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
+            monitor = None
+            arguments = {"every_n_steps": 2, "alerts": None, "auxiliary": weight}
+            if watching and not after:
+                monitor = watched(plain, optimizer, **arguments)
+            model = way(plain, backend=counting)
+            torch.manual_seed(1)
+            if after:  # it has run
+                steps_of(model, optimizer, steps=1)
+                if watching:
+                    monitor = watched(model, optimizer, **arguments)
+            graphs = counting.graphs
+            steps_of(model, optimizer, monitor, weight)
+            if monitor is not None:
+                monitor.close()
+                assert readings(monitor) == [(0, 40), (2, 40), (4, 40)]
+                series = read_journal(monitor.journal).series("alignment")[1]
+                assert len(series) == 3
+                assert monitor.monitor.faults.count == 0
+            return [p.detach().clone() for p in plain.parameters()], counting.graphs - graphs, graphs
+
+    expected, graphs, first = run(False)
+    got, more, _ = run(True)
+    if weight is None:
+        assert all(torch.equal(a, b) for a, b in zip(expected, got, strict=True))
+    # Watched later, all is traced once more, with the hook in it.
+    assert more <= graphs + (first if after else 0)
+
+
+def test_a_compiled_step_of_the_optimizer_is_counted():
+    with fresh():
+        model = made()
+        optimizer = sgd(model)
+        with watched(model, optimizer, every_n_steps=1) as monitor:
+            step = torch.compile(optimizer.step, backend="eager")
+            for ((x0, x1),) in batches(3):
+                (model(x0) - model(x1)).square().mean().backward()
+                step()
+                optimizer.zero_grad()
+        assert readings(monitor) == [(k, 2 * ROWS) for k in range(3)]
