@@ -1,7 +1,7 @@
 """Two ranks in a plain loop; run it by ``torchrun --standalone --nproc-per-node 2 -m examples.ddp_torchrun``.
 
-The same as `examples.ddp_trainer` without a Trainer: the loop calls the monitor at each place of a step. Every rank
-calls it alike; what goes wrong on one of them is told on all, and none waits for another.
+The same as `examples.ddp_trainer` without a Trainer. Every rank calls the monitor alike; what goes wrong on one of them
+is told on all, and none waits for another.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from examples.digits import data, models, show
-from uniformity_callbacks import UniformityMonitor, WassersteinLoss
+from examples.digits import data, networks, show
+from uniformity_callbacks import WassersteinLoss
+from uniformity_callbacks.integrations.pytorch import watch
 
 STEPS = 300
 
@@ -27,24 +28,20 @@ def main() -> None:
     dist.init_process_group("gloo")
     rank = dist.get_rank()
     torch.manual_seed(0)
-    model = models.Siamese()
-    parallel = DistributedDataParallel(model)
+    model = DistributedDataParallel(networks.Network())
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     loader = data.train_loader(data.load(), steps=STEPS, batch_size=128, seed=rank)
 
     loss = WassersteinLoss(weight=1.0, when="alert")
-    monitor = UniformityMonitor("projector", views=2, every_n_steps=20, auxiliary=loss)
-    monitor.attach(model, directory=folder)
-    for step, ((x0, x1), _) in enumerate(loader):
-        monitor.begin(step)
-        z0, z1 = parallel(torch.cat([x0, x1])).chunk(2)
-        total = monitor.add_auxiliary(model.compare(z0, z1))
-        monitor.pause()
+    monitor = watch(
+        model, views=2, optimizer=optimizer, every_n_steps=20, auxiliary=loss, journal=folder / "uniformity.jsonl"
+    )
+    for (x0, x1), _ in loader:
+        z0, z1 = model(torch.cat([x0, x1])).chunk(2)
+        total = monitor.add_auxiliary(networks.distance(z0, z1))
         optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        monitor.end_pass()
         optimizer.step()
-        monitor.finish()
     monitor.close(together=True)
     if rank == 0:
         show.readings(monitor.journal)

@@ -141,8 +141,10 @@ class LoopMonitor:
         try:
             for batch in batches:
                 self.monitor.begin_validation_batch()
-                yield batch
-                self.monitor.end_validation_batch()
+                try:
+                    yield batch
+                finally:
+                    self.monitor.end_validation_batch()
         finally:
             if not self.closed:
                 self.monitor.finish_validation()

@@ -159,8 +159,8 @@ def _innermost(optimizer: object) -> Optimizer:
         inner = inner.optimizer  # type: ignore[attr-defined]
     if not isinstance(inner, Optimizer):
         raise TypeError(
-            f"optimizer must be a torch.optim.Optimizer, or what Fabric or Accelerate made of one, got {optimizer!r}; "
-            "of several give the one whose steps are to be counted"
+            f"optimizer must be a torch.optim.Optimizer, or what Fabric or Accelerate made of one, got "
+            f"{type(optimizer).__name__}; of several give the one whose steps are to be counted"
         )
     return inner
 

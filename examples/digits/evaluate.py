@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .data import Digits
 from .models import TwoViewModule
+from .networks import Network
 
 
 class Accuracies(NamedTuple):
@@ -48,21 +49,21 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def projector_outputs(model: TwoViewModule, images: Tensor) -> Tensor:
+def projector_outputs(model: Network | TwoViewModule, images: Tensor) -> Tensor:
     """Return the projector's outputs `(n, 128)`, on the CPU, for images `(n, 1, 8, 8)`, in eval mode."""
     with eval_mode(model):
-        outputs: Tensor = model(images.to(model.device))
+        outputs: Tensor = model(images.to(next(model.parameters()).device))
     return outputs.cpu()
 
 
-def encoder_features(model: TwoViewModule, images: Tensor) -> Tensor:
+def encoder_features(model: Network | TwoViewModule, images: Tensor) -> Tensor:
     """Return the encoder's features `(n, 64)`, on the CPU, for images `(n, 1, 8, 8)`, in eval mode."""
     with eval_mode(model):
-        features: Tensor = model.encoder(images.to(model.device))
+        features: Tensor = model.encoder(images.to(next(model.parameters()).device))
     return features.cpu()
 
 
-def accuracies(model: TwoViewModule, digits: Digits) -> Accuracies:
+def accuracies(model: Network | TwoViewModule, digits: Digits) -> Accuracies:
     """Return how well the encoder's features tell the digits apart."""
     return accuracies_of(lambda images: encoder_features(model, images), digits)
 

@@ -3,34 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 
 from .data import Batch
-
-FEATURES = 64
-HIDDEN = 256
-OUTPUTS = 128
-
-
-def encoder() -> nn.Sequential:
-    """Return a convolutional network from images `(n, 1, 8, 8)` to features `(n, 64)`."""
-
-    def block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-        return nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(),
-        )
-
-    blocks = block(1, 16, 1), block(16, 32, 2), block(32, 64, 2)
-    return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(64 * 2 * 2, FEATURES))
-
-
-def projector() -> nn.Sequential:
-    """Return a perceptron of one hidden layer from features `(n, 64)` to outputs `(n, 128)`."""
-    return nn.Sequential(nn.Linear(FEATURES, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, OUTPUTS))
+from .networks import distance, encoder, projector
 
 
 class TwoViewModule(LightningModule):
@@ -69,7 +46,7 @@ class Siamese(TwoViewModule):
 
     def compare(self, z0: Tensor, z1: Tensor) -> Tensor:
         """Return the mean squared distance, 0 to 4, of the normalised outputs; 0 at collapse."""
-        return (F.normalize(z0, dim=1) - F.normalize(z1, dim=1)).square().sum(1).mean()
+        return distance(z0, z1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return Adam at a constant rate."""
