@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from uniformity_callbacks.backward import Backwards, this_backward
 from uniformity_callbacks.hook import Inert
 from uniformity_callbacks.monitor import UniformityMonitor
 
@@ -49,7 +50,8 @@ class LoopMonitor:
         self._handles: list[Any] = []
         self._added = False  # the loss was, in this step
         self._pending = False  # it was, and no backward came since
-        self._in_backward = False  # one has begun that has not come to the layer's parameters yet
+        self._told: int | None = None  # the last backward
+        self._losses = Backwards(lambda fresh: self._backward(False))
         self._stepping = self._evaluated = False  # within optimizer.step(closure); and a backward came in it
 
     def attach(self, model: nn.Module, **options: Any) -> None:
@@ -69,7 +71,8 @@ class LoopMonitor:
     def add_auxiliary(self, loss: Tensor) -> Tensor:
         """Return ``loss`` plus the auxiliary loss of what the layers put out since the last call, or backward.
 
-        Without an auxiliary loss, without gradients, and once the monitor is closed it returns ``loss`` as it is.
+        Without an auxiliary loss, without gradients, and once the monitor is closed it returns ``loss`` as it is; that
+        backward begins at it is then all that the monitor learns.
 
         Args:
             loss: what backward is called on, or a part of it, such as one micro-batch's.
@@ -80,7 +83,10 @@ class LoopMonitor:
         """
         if not isinstance(loss, Tensor):
             raise TypeError(f"loss must be a tensor, got {loss!r}; give what backward is called on")
-        if not self._adds:
+        if self.closed or not torch.is_grad_enabled():
+            return loss
+        if self.monitor.auxiliary is None:
+            self._follow(loss)
             return loss
         self._open()
         try:
@@ -93,6 +99,7 @@ class LoopMonitor:
             ) from error
         self._added = self._pending = True
         self._end_pass()
+        self._follow(loss)
         return loss
 
     @property
@@ -216,15 +223,20 @@ class LoopMonitor:
         if not self.monitor.is_open:
             self.monitor.open()
 
+    def _follow(self, loss: Tensor) -> None:
+        if self.monitor.listens:
+            self._losses.follow(loss)
+
     def _backward(self, reaches: bool) -> None:
-        told, self._in_backward = self._in_backward or self._pending, not reaches
+        before, self._told = self._told, this_backward()
+        again = before == self._told
         self._pending = False
         self._evaluated |= self._stepping
-        if not self.monitor.listens:
+        if not self.monitor.listens or (again and not reaches):
             return
         with self.monitor.kept_from_training("capture"):
-            if reaches and told:
-                self._begin_pass()  # what came since is a layer that ran again in backward, in compiled code
+            if again:
+                self._begin_pass()  # what came since is the layer that ran again in backward, in compiled code
             else:
                 self._end_pass()
 
@@ -249,7 +261,7 @@ class LoopMonitor:
         self.monitor.end_pass()
         self.monitor.finish()
         self.step += 1
-        self._added = self._pending = self._in_backward = False
+        self._added = self._pending = False
         self.monitor.begin(self.step)
         self.monitor.enforce()
 

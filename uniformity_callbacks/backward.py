@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle, unserializable_hook
 
 
-def in_backward() -> bool:
-    """Whether this thread is in a backward pass, in which checkpointed layers run again."""
+def this_backward() -> int | None:
+    """Return the number of the backward pass that this thread is in, where checkpointed layers run again, or None."""
     # Private, and what torch.utils.checkpoint itself asks; there is no public name for it.
-    return bool(torch._C._current_graph_task_id() != -1)
+    number = torch._C._current_graph_task_id()
+    return None if number == -1 else int(number)
 
 
 class Backwards:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from uniformity_callbacks.backward import Backwards, in_backward
+from uniformity_callbacks.backward import Backwards, this_backward
 from uniformity_callbacks.checkpointing import Unfinished, in_reentrant_checkpoint
 from uniformity_callbacks.compiled import (
     Call,
@@ -226,7 +226,7 @@ class Tap:
         """Take in a call of a candidate."""
         if name not in self._candidates:
             return
-        if in_backward():
+        if this_backward() is not None:
             if self._backwards is not None:
                 self._backwards.begun()
             return

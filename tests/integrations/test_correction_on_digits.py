@@ -4,12 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from examples.digits import data, models
+from examples.digits import data, models, networks
 from examples.digits.evaluate import projector_outputs
 from uniformity_callbacks import WassersteinLoss, functional
 
 STEPS = 150
-D = models.OUTPUTS
+D = networks.OUTPUTS
 
 
 def nt_xent(z0, z1, temperature=0.2):

@@ -207,11 +207,20 @@ def test_stop_and_raise():
         assert monitor.step == 5
     model, optimizer = collapsing()
     error = [CollapseAlert("constant", **rule, action="raise")]
-    with pytest.raises(CollapseError, match="constant"), watched(model, optimizer, alerts=error) as monitor:
-        for _ in range(8):
-            one_step(model, optimizer)
-    assert monitor.closed
-    assert monitor.step == 5
+
+    def steps(n, after=None):
+        with watched(model, optimizer, alerts=error) as monitor:
+            monitors.append(monitor)
+            for _ in range(n):
+                one_step(model, optimizer)
+            if after is not None:
+                raise after
+
+    monitors = []
+    with pytest.raises(CollapseError, match="constant"):
+        steps(8)
+    assert monitors[0].closed
+    assert monitors[0].step == 5
     model, optimizer = collapsing()
     monitor = watched(model, optimizer, alerts=error)
     for _ in range(3):
@@ -219,14 +228,12 @@ def test_stop_and_raise():
     with pytest.raises(CollapseError):
         monitor.close()
     model, optimizer = collapsing()
-    with pytest.raises(KeyError, match="the user's"), watched(model, optimizer, alerts=error):
-        for _ in range(3):
-            one_step(model, optimizer)
-        raise KeyError("the user's")
+    with pytest.raises(KeyError, match="the user's"):
+        steps(3, KeyError("the user's"))
 
 
 def series(journal):
-    return [(r.step, r.stage, {k: v for k, v in r.values.items()}) for r in journal.readings]
+    return [(r.step, r.stage, dict(r.values)) for r in journal.readings]
 
 
 def told(journal):
@@ -349,9 +356,10 @@ train(model, as_it_is, steps=5, optimizer=optimizer)
 """
 
 
-@pytest.mark.parametrize(
-    ("end", "code"), [("", 0), ("raise SystemExit(3)", 3), ("1 / 0", 1), ("del monitor, model", 0)]
-)
+ENDS = {"": 0, "raise SystemExit(3)": 3, "1 / 0": 1, "del monitor, model": 0}
+
+
+@pytest.mark.parametrize(("end", "code"), ENDS.items())
 def test_nothing_is_lost_where_nobody_closes(tmp_path, end, code):
     script = textwrap.dedent(SCRIPT).format(end=end)
     paths = ":".join(map(str, (ROOT, ROOT / "tests", ROOT / "tests" / "integrations")))
