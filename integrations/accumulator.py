@@ -21,7 +21,6 @@ from uniformity_callbacks.moments import Moments
 from uniformity_callbacks.sample import Sums, Views
 from uniformity_callbacks.statistics import UnitRows, unit_rows
 
-
 __all__ = ["Accumulator", "SpectralMetric", "rank_zero_warn"]
 
 

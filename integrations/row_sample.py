@@ -87,9 +87,9 @@ def is_even(sample: Float[Tensor, "most k"], rows: Float[Tensor, ""]) -> bool:
         sample: packed rows.
         rows: how many rows the set has.
     """
-    most, lowest = len(sample), sample[-1, 0]
-    share = sample[:, 1].sum() / rows / (1.0 - lowest)
-    return bool((lowest == 0.0) | ((share - 1.0).abs() <= _SIGMAS / math.sqrt(most)))
+    kept = sample[:, 1].sum()
+    share = kept / rows / (1.0 - sample[-1, 0])
+    return bool((kept == rows) | ((share - 1.0).abs() <= _SIGMAS / math.sqrt(len(sample))))
 
 
 def potential(sample: Float[Tensor, "most k"], rows: Float[Tensor, ""], *, t: float) -> Float[Tensor, ""]:

@@ -226,15 +226,15 @@ class WangIsolaUniformity(Accumulator):
     Pairs of rows do not add up, so that rows are kept. As long as no more than max_rows differ, all are, rows that are
     equal to the last bit as one with its count, and the value is exact. Beyond, max_rows are kept, chosen by a hash of
     their bits: no random number is drawn, and they are the same whatever the order, the batches and the ranks. The
-    standard error for t = 2 and 4096 of many rows is 0.0003 where rows are isotropic, 0.001 where they are in a cone or
-    in 8 dimensions, 0.002 in ten tight clusters, 0.03 where half of them are near one point (measured); it goes as
+    standard error for t = 2 and 4096 of many rows is 0.0002 where they are isotropic, 0.001 in a cone, 0.002 in 8
+    dimensions or ten tight clusters, 0.03 where half of them are near one point (measured); it goes as
     1 / sqrt(max_rows), and is drawn anew in each epoch whose rows are others.
 
-    Rows that repeat do no harm where all are kept, or all repeat about as often. One that makes up much of a set of more
-    than max_rows different rows is kept with all its copies or with none, and the value can be far off, -3.9 for -1.3
-    where half of the rows are equal: `compute` warns of it.
+    Rows that repeat do no harm where all are kept, or all repeat about as often. One that makes up much of a set of
+    more than max_rows different rows is kept with all its copies or with none, and the value can be far off, -3.9 for
+    -1.3 where half of the rows are equal: `compute` warns of it.
 
-    The state takes 8 max_rows (2 + d) bytes (4 MB at d = 128, 67 MB at d = 2048), and as much again what it begins from.
+    The state takes 8 max_rows (2 + d) bytes (4 MB at d = 128, 67 MB at d = 2048), its start as much again.
 
     Args:
         num_features: d.
@@ -293,8 +293,8 @@ class WangIsolaUniformity(Accumulator):
         self._tell(self.nonfinite)
         if not row_sample.is_even(self.sample, self.rows):
             rank_zero_warn(
-                "some rows repeat much more often than others, and the sample does not tell of all; L_U can be far off: "
-                f"give a max_rows above {self.max_rows}, or leave repeats out",
+                "some rows repeat much more often than others, and the sample does not tell of all; L_U can be far "
+                f"off: give a max_rows above {self.max_rows}, or leave repeats out",
                 UserWarning,
             )
         return self._value(row_sample.potential(self.sample, self.rows, t=self.t))

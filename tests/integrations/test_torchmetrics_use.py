@@ -1,0 +1,294 @@
+"""Our torchmetrics where torchmetrics and Lightning use them: collections, ranks, copies, precisions, a Trainer."""
+
+import io
+import math
+import pickle
+import warnings
+
+import pytest
+import torch
+from metrics import CASES, SPECTRAL, D, rows, updated
+from torchmetrics import MetricCollection
+from torchmetrics.wrappers import MetricTracker
+from trainers import Twin, fit, loader
+
+from spread import spread
+from uniformity_callbacks import functional
+from uniformity_callbacks.integrations import torchmetrics as ours
+
+ALL = {name: case for name, case in CASES.items() if case.views == 2}
+GROUPS = [["alignment"], sorted(SPECTRAL), ["lu"]]
+
+
+def collection(names=ALL, **options):
+    return MetricCollection({name: ALL[name]() for name in names}, **options)
+
+
+def expected(views, names=ALL):
+    return {name: pytest.approx(ALL[name].expected(*views), rel=1e-9) for name in names}
+
+
+def values(metrics):
+    return {name: value.item() for name, value in metrics.compute().items()}
+
+
+def groups(metrics):
+    return sorted(sorted(group) for group in metrics.compute_groups.values())
+
+
+def bits(metric):
+    return {name: state.clone() for name, state in metric.metric_state.items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_collection_updates_each_group_once(monkeypatch):
+    """Before it knows the groups, every metric by itself; then one of each."""
+    views = rows(90)
+    metrics = collection()
+    first, *others = zip(*(view.split([20, 30, 40]) for view in views), strict=True)
+    metrics.update(*first)
+    assert groups(metrics) == GROUPS
+    calls = []
+    for name in ALL:
+        metric = metrics[name]
+        update = metric.update
+        monkeypatch.setattr(metric, "update", lambda *a, _n=name, _u=update: (calls.append(_n), _u(*a)))
+    for batch in others:
+        metrics.update(*batch)
+    assert len(calls) == 2 * len(GROUPS)
+    assert values(metrics) == expected(views)
+
+
+def test_groups_outlive_copies_and_resets():
+    views = rows(90)
+    first, second, third = zip(*(view.split(30) for view in views), strict=True)
+    metrics = collection()
+    metrics.update(*first)
+    for copy in (metrics.clone(), pickle.loads(pickle.dumps(metrics))):
+        copy.update(*second)
+        copy.update(*third)
+        assert groups(copy) == GROUPS
+        assert values(copy) == expected(views)
+    metrics.update(*second)
+    assert values(metrics) == expected([view[:60] for view in views])
+    metrics.reset()
+    metrics.update(*third)
+    assert groups(metrics) == GROUPS
+    assert values(metrics) == expected(third)
+
+
+def test_a_collection_steps():
+    views = rows(80)
+    metrics = collection()
+    for batch in zip(*(view.split(40) for view in views), strict=True):
+        assert {name: value.item() for name, value in metrics(*batch).items()} == expected(batch)
+    assert values(metrics) == expected(views)
+
+
+def test_different_powers_are_no_group():
+    """Not even if the first batch leaves them equal, as one without rows does."""
+    views = rows()
+    metrics = MetricCollection({"1": ours.Alignment(alpha=1.0), "2": ours.Alignment(), "two": ours.Alignment()})
+    metrics.update(*(view[:0] for view in views))
+    metrics.update(*views)
+    assert groups(metrics) == [["1"], ["2", "two"]]
+    for name, alpha in (("1", 1.0), ("2", 2.0), ("two", 2.0)):
+        assert metrics[name].compute().item() == pytest.approx(functional.alignment(*views, alpha=alpha).item())
+
+
+def test_different_potentials_share_their_rows():
+    (z,) = rows(views=1)
+    metrics = MetricCollection({str(t): ours.WangIsolaUniformity(D, t=t) for t in (1, 2)})
+    metrics.update(z)
+    assert groups(metrics) == [["1", "2"]]
+    for t in (1, 2):
+        assert metrics[str(t)].compute().item() == pytest.approx(functional.wang_isola_uniformity(z, t=t).item())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_copies_steps_and_merges(name):
+    case = ALL[name]
+    views = rows(90)
+    first, second, third = zip(*(view.split(30) for view in views), strict=True)
+    metric = case()
+    start = bits(metric)
+    assert metric(*first).item() == pytest.approx(case.expected(*first))
+    assert metric(*second).item() == pytest.approx(case.expected(*second))
+    for copy in (metric.clone(), pickle.loads(pickle.dumps(metric))):
+        assert updated(copy, third).compute().item() == pytest.approx(case.expected(*views), rel=1e-9)
+    assert metric.compute().item() == pytest.approx(case.expected(*(view[:60] for view in views)), rel=1e-9)
+    metric.merge_state(updated(case(), third))
+    assert metric.compute().item() != metric.reset()
+    assert same(bits(metric), start)
+    merged = updated(case(), first)
+    merged.merge_state(updated(case(), [torch.cat(pair) for pair in zip(second, third, strict=True)]))
+    assert merged.compute().item() == pytest.approx(case.expected(*views), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_checkpoint_goes_on(name):
+    case = ALL[name]
+    views = rows(60)
+    assert not case().state_dict()  # as other metrics: only if asked to
+    metric = updated(case(), [view[:30] for view in views])
+    metric.persistent(True)
+    file = io.BytesIO()
+    torch.save(metric.state_dict(), file)
+    file.seek(0)
+    loaded = case()
+    loaded.persistent(True)
+    loaded.load_state_dict(torch.load(file))
+    assert same(bits(loaded), bits(metric))
+    assert updated(loaded, [view[30:] for view in views]).compute().item() == pytest.approx(case.expected(*views))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_states_stay_in_float64(name):
+    """However a model is converted, before and after rows came."""
+    views = rows(60)
+    model = torch.nn.Module()
+    model.metric = ALL[name]()
+    for convert in (
+        lambda m: m.half(),
+        lambda m: m.to(torch.bfloat16),
+        lambda m: m.float(),
+        lambda m: m.to("cpu", torch.float16),
+        lambda m: m.metric.set_dtype(torch.float16),
+        lambda m: m.metric.reset(),
+    ):
+        convert(model)
+        assert {state.dtype for state in model.metric.metric_state.values()} == {torch.float64}
+        updated(model.metric, [view[:30] for view in views])
+    updated(model.metric, [view[30:] for view in views])
+    assert model.metric.compute().item() == pytest.approx(ALL[name].expected(*views), rel=1e-9)
+
+
+def test_states_move():
+    metric = ours.WassersteinUniformity(4).to("meta")
+    assert metric.moments.device.type == "meta"
+    assert metric.moments.dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_from_inference_mode_and_back(name):
+    views = rows(60)
+    metric = ALL[name]()
+    with torch.inference_mode():
+        updated(metric, [view[:20] for view in views])
+        metric(*(view[20:30] for view in views))
+    metric(*(view[30:40] for view in views))
+    updated(metric, [view[40:] for view in views])
+    assert metric.compute().item() == pytest.approx(ALL[name].expected(*views), rel=1e-9)
+
+
+def test_the_best_epoch_is_kept():
+    views = rows(40, views=1)
+    tracker = MetricTracker(ours.WassersteinUniformity(D))
+    for spread_out in (0.1, 1.0, 0.5):
+        tracker.increment()
+        tracker.update(views[0] * spread_out + 1.0)
+    assert tracker.best_metric(return_step=True)[1] == 1
+
+
+def ranked(rank, split):
+    """Each rank's part, in two batches, and what it says; states afterwards are the rank's own again."""
+    views = rows(90)
+    metrics = collection()
+    own = [view[slice(*split[rank])] for view in views]
+    updated(metrics, own, 20)
+    before = {name: bits(metrics[name]) for name in ALL}
+    got = values(metrics)
+    again = all(same(bits(metrics[name]), before[name]) for name in ALL)
+    small = updated(ours.WangIsolaUniformity(D, views=2, max_rows=50), own, 20)
+    return got, again, small.compute().item(), groups(metrics)
+
+
+@pytest.mark.parametrize("split", [[(0, 61), (61, 90)], [(0, 0), (0, 90)]])
+def test_ranks_are_as_one(split):
+    small = updated(ours.WangIsolaUniformity(D, views=2, max_rows=50), rows(90)).compute().item()
+    for got, again, sampled, found in spread(2, ranked, split):
+        assert got == expected(rows(90))
+        assert again
+        assert sampled == small  # the same rows, to the last bit
+        assert found == GROUPS
+
+
+def silent(rank):
+    """One rank was never updated, and the other had a row that is not finite."""
+    metric = ours.WassersteinUniformity(D)
+    if rank == 1:
+        (z,) = rows(views=1)
+        z[0] = math.nan
+        metric.to(torch.float16).update(z)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        value = metric.compute().item()
+    return value, [str(warning.message) for warning in told]
+
+
+def test_a_rank_without_an_update():
+    (z,) = rows(views=1)
+    for value, told in spread(2, silent):
+        assert value == pytest.approx(functional.wasserstein_uniformity(z[1:]).item())
+        assert any("1 rows have NaN" in message for message in told)
+
+
+class Measured(Twin):
+    """Logs what torchmetrics say of its views: of each validation epoch, of each training step and epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.whole = MetricCollection(
+            {
+                "w2": ours.WassersteinUniformity(8, views=2),
+                "dims": ours.EffectiveDims(8, views=2),
+                "lu": ours.WangIsolaUniformity(8, views=2),
+                "alignment": ours.Alignment(),
+            },
+            prefix="val/",
+        )
+        self.steps = ours.WassersteinUniformity(8, views=2)
+        self.epochs = {"train": [], "val": []}
+
+    def on_train_epoch_start(self):
+        self.epochs["train"].append([])
+
+    def on_validation_epoch_start(self):
+        self.epochs["val"].append([])
+
+    def term(self, z0, z1):
+        self.epochs["train"][-1].append((z0.detach(), z1.detach()))
+        self.steps(z0, z1)
+        self.log("w2", self.steps, on_step=True, on_epoch=True)
+        return super().term(z0, z1)
+
+    def validation_step(self, batch, batch_idx):
+        views = self.embed(batch)
+        self.epochs["val"][-1].append(views)
+        self.whole.update(*views)
+        self.log_dict(self.whole)
+
+    def val_dataloader(self):
+        return loader(72, 20)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true", "bf16-mixed"])
+@pytest.mark.usefixtures("own_place")
+def test_logged_by_lightning(precision):
+    model = Measured()
+    trainer = fit(model, data=loader(64), max_epochs=2, max_steps=-1, precision=precision)
+    told = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    z0, z1 = (torch.cat(view).double() for view in zip(*model.epochs["val"][-1], strict=True))
+    assert len(z0) == 72
+    assert told["val/w2"] == pytest.approx(functional.wasserstein_uniformity(torch.cat([z0, z1])).item())
+    assert told["val/lu"] == pytest.approx(functional.wang_isola_uniformity(torch.cat([z0, z1])).item())
+    assert told["val/alignment"] == pytest.approx(functional.alignment(z0, z1).item())
+    each = [functional.effective_dims(z).item() for z in (z0, z1)]
+    assert told["val/dims"] == pytest.approx(sum(each) / 2)
+    steps = [torch.cat(views).double() for views in model.epochs["train"][-1]]
+    assert told["w2_step"] == pytest.approx(functional.wasserstein_uniformity(steps[-1]).item())
+    assert told["w2_epoch"] == pytest.approx(functional.wasserstein_uniformity(torch.cat(steps)).item())
+    assert {part.dtype for part in model.whole["w2"].metric_state.values()} == {torch.float64}
