@@ -59,7 +59,7 @@ class Accumulator(Metric):
             if self.num_features not in (None, view.shape[1]):
                 raise ValueError(
                     f"views[{k}] must be (n, {self.num_features}), got {tuple(view.shape)}; "
-                    f"num_features is the layer's output dimension"
+                    "num_features is the layer's output dimension"
                 )
         return [unit_rows(view.detach()) for view in views]
 
@@ -70,10 +70,7 @@ class Accumulator(Metric):
         """Warn of rows that were left out: not in `update`, which would wait for the device at every batch."""
         if (many := int(nonfinite)) > 0:
             # Without the metric's name: the metrics of a collection say it once, by Python's own filter.
-            rank_zero_warn(
-                f"{many} rows have NaN or infinity and were left out; the metric is that of the others",
-                UserWarning,
-            )
+            rank_zero_warn(f"rows with NaN or infinity were left out: {many}; the metric is that of the others")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *arguments: Any, **options: Any) -> Accumulator:
         """Move the states, but leave them in float64.

@@ -1,9 +1,9 @@
 """Metrics for torchmetrics: of whole sets of embeddings, batch by batch and over ranks.
 
 ``update(*views)`` takes the embeddings (n, d) of one or more views, of any floating-point type; n may be 0. ``compute``
-returns a 0-dimensional float64 tensor on the metric's device. What it says does not depend on how rows are dealt out to
-batches and ranks, and is what the functions of `uniformity_callbacks.functional` say of all rows at once. Zero rows are
-left out; so are rows with NaN or infinity, of which ``compute`` warns. A set with no finite row reads NaN.
+returns a 0-dimensional float64 tensor on the metric's device: what `uniformity_callbacks.functional` says of all rows,
+however they came in batches and on ranks. Zero rows are left out; so are those with NaN or infinity, of which
+``compute`` warns. A set with no finite row reads NaN.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class EffectiveDims(SpectralMetric):
         8.0
     """
 
-    higher_is_better = None
+    higher_is_better = None  # near one point it reads high
     metric = "effective_dims"
 
     def __init__(self, num_features: int, *, views: int = 1, corrected: bool = True, **options: Any) -> None:
@@ -184,18 +184,19 @@ class Alignment(Accumulator):
         2.0
     """
 
-    higher_is_better = None
+    higher_is_better = None  # best at constant collapse
     distances: Tensor
     nonfinite: Tensor
 
     def __init__(self, *, alpha: float = 2.0, views: int = 2, **options: Any) -> None:
         super().__init__(views, least=2, **options)
         self.alpha = check_positive("alpha", alpha)
+        # Collections take metrics of equal states for one, and a first batch without rows leaves those of any power
+        # equal. It stands first: torchmetrics 1.4 compares no other state.
+        self.add_state("power", torch.tensor(float(alpha), dtype=torch.float64), dist_reduce_fx="max")
         zeros = torch.zeros(views * (views - 1) // 2, 2, dtype=torch.float64)
         self.add_state("distances", zeros, dist_reduce_fx="sum")
         self.add_state("nonfinite", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        # Collections take metrics of equal states for one; a first batch without rows leaves those of any power equal.
-        self.add_state("power", torch.tensor(float(alpha), dtype=torch.float64), dist_reduce_fx="max")
 
     def update(self, *views: Tensor) -> None:
         """Add the rows (n, d) of each view, row for row of the same images.
@@ -227,8 +228,7 @@ class WangIsolaUniformity(Accumulator):
     equal to the last bit as one with its count, and the value is exact. Beyond, max_rows are kept, chosen by a hash of
     their bits: no random number is drawn, and they are the same whatever the order, the batches and the ranks. The
     standard error for t = 2 and 4096 of many rows is 0.0002 where they are isotropic, 0.001 in a cone, 0.002 in 8
-    dimensions or ten tight clusters, 0.03 where half of them are near one point (measured); it goes as
-    1 / sqrt(max_rows), and is drawn anew in each epoch whose rows are others.
+    dimensions or ten tight clusters, 0.03 where half are near one point (measured); it goes as 1 / sqrt(max_rows).
 
     Rows that repeat do no harm where all are kept, or all repeat about as often. One that makes up much of a set of
     more than max_rows different rows is kept with all its copies or with none, and the value can be far off, -3.9 for
@@ -294,7 +294,6 @@ class WangIsolaUniformity(Accumulator):
         if not row_sample.is_even(self.sample, self.rows):
             rank_zero_warn(
                 "some rows repeat much more often than others, and the sample does not tell of all; L_U can be far "
-                f"off: give a max_rows above {self.max_rows}, or leave repeats out",
-                UserWarning,
+                f"off: give a max_rows above {self.max_rows}, or leave repeats out"
             )
         return self._value(row_sample.potential(self.sample, self.rows, t=self.t))
