@@ -282,7 +282,7 @@ class WangIsolaUniformity(Accumulator):
             TypeError: a view is not a floating-point tensor.
         """
         prepared = self._prepared(views)
-        # As they came: the last bits of a unit row may depend on the batch that it was normalised in.
+        # As they came: a unit row's last bits depend on how its batch lies in memory.
         raw = torch.cat([view.detach().to(torch.float64)[u.valid] for view, u in zip(views, prepared, strict=True)])
         self.sample = row_sample.keep(torch.cat([self.sample, row_sample.packed(raw)]), self.max_rows)
         self.rows = self.rows + len(raw)

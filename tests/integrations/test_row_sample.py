@@ -69,6 +69,14 @@ def test_keys_are_as_if_drawn_at_random():
         assert with_entries.abs().max() < 5.0
 
 
+def test_keys_of_a_product_are_no_sums():
+    """As they would be without a last mixing: which rows of a grid are kept would follow from its sides."""
+    a, b = torch.randn(2, 50, dtype=torch.float64)
+    grid = row_sample.keys(torch.cartesian_prod(a, b)).view(50, 50)
+    crossed = (grid[1:, 1:] + grid[:-1, :-1] - grid[1:, :-1] - grid[:-1, 1:]) % 1.0
+    assert crossed.std() == pytest.approx(12**-0.5, rel=0.05)
+
+
 def test_equal_rows_have_equal_keys():
     z = torch.randn(40, 6)
     z[:, 0] = 0.0
@@ -81,6 +89,19 @@ def test_equal_rows_have_equal_keys():
     assert not (row_sample.keys(z.double()) == row_sample.keys(other)).any()
     swapped = z.double()[:, [0, 2, 1, 3, 4, 5]]
     assert not (row_sample.keys(z.double()) == row_sample.keys(swapped)).any()
+
+
+def test_how_a_batch_lies_in_memory_does_not_matter():
+    """A unit row's last bits depend on it; rows are kept as they came."""
+    z = 3.0 * torch.randn(300, 4, dtype=torch.float64)
+    states = []
+    for batch in (z, z.T.contiguous().T, z.repeat_interleave(2, 1)[:, ::2]):
+        metric = WangIsolaUniformity(4, max_rows=8)
+        metric.update(batch)
+        states.append(metric.sample)
+    assert torch.equal(states[0], states[1])
+    assert torch.equal(states[0], states[2])
+    assert torch.equal(states[0][:, 2:], z[row_sample.keys(z).argsort(descending=True)[:8]])
 
 
 def test_memory_is_bounded():
