@@ -67,7 +67,7 @@ def test_fewer_rows_than_dimensions(n):
 @pytest.mark.parametrize(("r", "dtype"), [(1, torch.float64), (4, torch.float64), (4, torch.float32)])
 def test_rankme_of_few_dimensions_is_as_exact_as_said(r, dtype):
     z = (torch.randn(600, r, dtype=torch.float64) @ torch.randn(r, 128, dtype=torch.float64)).to(dtype)
-    assert value(ours.RankMe(128), [z]) == pytest.approx(functional.rankme(z.double()).item(), rel=1e-5)
+    assert value(ours.RankMe(128), [z]) == pytest.approx(functional.rankme(z.double()).item(), rel=2e-5)
     assert value(ours.WassersteinUniformity(128), [z]) == pytest.approx(
         functional.wasserstein_uniformity(z.double()).item(), abs=2e-7
     )
