@@ -118,3 +118,25 @@ def test_a_line_near_one_point_is_one_dimension_to_moments():
     q = torch.linalg.qr(torch.randn(64, 2, dtype=torch.float64))[0]
     z = q[:, 0] + 1e-5 * torch.randn(200, 1, dtype=torch.float64) * q[:, 1]
     assert measures.dims(Moments.of(unit_rows(z))).item() == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 3, 9])
+def test_moments_of_few_rows_have_no_more_eigenvalues_than_rows(n):
+    """RankMe adds something to each; the row that is masked counts, as among rows."""
+    z = torch.randn(n, 64)
+    z[0, 0] = math.nan if n > 1 else 1.0
+    rows, moments = unit_rows(z), Moments.of(unit_rows(z))
+    assert len(moments.raw_eigenvalues) == len(rows.raw_eigenvalues) == n
+    assert measures.rankme(moments).item() == pytest.approx(measures.rankme(rows).item(), rel=1e-9)
+
+
+def test_rows_may_stand_for_several():
+    """Without the pairs that a row makes with its own copies."""
+    z = torch.randn(6, 4, dtype=torch.float64)
+    z[4] = math.inf
+    counts = torch.tensor([1.0, 5.0, 2.0, 1.0, 7.0, 3.0], dtype=torch.float64)
+    many = z[[0, 1, 1, 1, 1, 1, 2, 2, 3, 5, 5, 5]]
+    unit = many / many.norm(dim=1, keepdim=True)
+    squares = torch.cdist(unit, unit).square()[torch.cdist(many, many) > 0]
+    expected = torch.exp(-3.0 * squares).mean().log().item()
+    assert measures.potential(unit_rows(z), t=3.0, counts=counts).item() == pytest.approx(expected)

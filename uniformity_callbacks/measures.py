@@ -126,24 +126,35 @@ def floor(s: Statistics) -> Float[Tensor, ""]:
     return torch.tensor(wasserstein_floor(int(s.count), s.dims) if s.count >= 2 else math.nan, dtype=torch.float64)
 
 
-def potential(u: UnitRows, *, t: float = 2.0) -> Float[Tensor, ""]:
-    """Return L_U; NaN if fewer than two rows are valid."""
+def potential(u: UnitRows, *, t: float = 2.0, counts: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
+    """Return L_U; NaN if fewer than two rows are valid.
+
+    Args:
+        u: the rows.
+        t: the potential's parameter.
+        counts: how many equal rows each row stands for, by which pairs are weighted; a row makes no pair with itself.
+    """
     # Centred, since distances do not change and near-constant rows would lose all their digits otherwise.
     rows = u.centred[u.valid]
     n = rows.shape[0]
     if n < 2:
         return rows.sum() * math.nan
+    weights = None if counts is None else counts[u.valid].log()
     lengths = rows.square().sum(1)
     block = max(1, _PAIRS_AT_ONCE // n)
     logs = []
     for start in range(0, n, block):
         part = rows[start : start + block]
         distances = lengths[start : start + block, None] + lengths[None, start:] - 2.0 * part @ rows[start:].T
+        exponents = -t * distances.clamp(min=0.0)
+        if weights is not None:
+            exponents += weights[start : start + block, None] + weights[None, start:]
         # Pairs i < j only: each once, no row with itself.
         upper = torch.ones_like(distances, dtype=torch.bool).triu(diagonal=1)
-        exponents = torch.where(upper, -t * distances.clamp(min=0.0), -math.inf)
-        logs.append(torch.logsumexp(exponents.flatten(), dim=0))
-    return torch.logsumexp(torch.stack(logs), dim=0) - math.log(n * (n - 1) / 2)
+        logs.append(torch.logsumexp(torch.where(upper, exponents, -math.inf).flatten(), dim=0))
+    many = rows.new_ones(n) if counts is None else counts[u.valid]
+    pairs = (many.sum().square() - many.square().sum()) / 2.0
+    return torch.logsumexp(torch.stack(logs), dim=0) - pairs.log()
 
 
 def alignment(x: UnitRows, y: UnitRows, *, power: float = 2.0) -> Float[Tensor, ""]:

@@ -125,7 +125,9 @@ class Moments(Statistics):
     @cached_property
     def raw_eigenvalues(self) -> Float[Tensor, " k"]:
         """Eigenvalues of the second moment about zero, ascending."""
-        return spectrum.eigenvalues(self.products / self._n)
+        # Those of zeros are no more than rows would have: RankMe adds something to each.
+        rows = max(int(self.counts[1] + self.counts[2]), 1)
+        return spectrum.eigenvalues(self.products / self._n)[-rows:]
 
     @property
     def norms(self) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:

@@ -25,6 +25,22 @@ def check_embeddings(z: Tensor, name: str = "z", *, least: int = 2) -> None:
         raise ValueError(f"{name} must be (n, d) with n >= {least} and d >= 1, got {shape}; collect more samples")
 
 
+def check_whole(name: str, value: int, least: int) -> int:
+    """Return an argument that is an integer of at least ``least``; raise TypeError or ValueError if it is not."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return value
+
+
+def check_positive(name: str, value: float) -> float:
+    """Return an argument that is positive, of which 2 is the usual value; raise ValueError if it is not."""
+    if not value > 0:
+        raise ValueError(f"{name} must be positive, got {value}; the usual value is 2.0")
+    return value
+
+
 def prepare(z: Tensor, normalize: bool, name: str = "z") -> UnitRows:
     """Return the rows of checked embeddings, ready to measure.
 

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from uniformity_callbacks import measures
-from uniformity_callbacks.functional.embeddings import prepare, result
+from uniformity_callbacks.functional.embeddings import check_positive, prepare, result
 
 
 def mean_resultant_length(z: Float[Tensor, "n d"], *, normalize: bool = True) -> Float[Tensor, ""]:
@@ -90,9 +90,7 @@ def wang_isola_uniformity(z: Float[Tensor, "n d"], *, t: float = 2.0, normalize:
         >>> round(wang_isola_uniformity(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])).item(), 4)
         -8.0
     """
-    if not t > 0:
-        raise ValueError(f"t must be positive, got {t}; the usual value is 2.0")
-    return result(z, measures.potential(prepare(z, normalize), t=t))
+    return result(z, measures.potential(prepare(z, normalize), t=check_positive("t", t)))
 
 
 def alignment(
@@ -125,8 +123,7 @@ def alignment(
         >>> round(alignment(x, x.flip(0)).item(), 4)
         2.0
     """
-    if not alpha > 0:
-        raise ValueError(f"alpha must be positive, got {alpha}; the usual value is 2.0")
+    check_positive("alpha", alpha)
     u, v = prepare(x, normalize, "x"), prepare(y, normalize, "y")
     if x.shape != y.shape:
         raise ValueError(

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from uniformity_callbacks import measures
-from uniformity_callbacks.functional.embeddings import prepare, prepare_sample, result
+from uniformity_callbacks.functional.embeddings import check_whole, prepare, prepare_sample, result
 from uniformity_callbacks.sample_size import wasserstein_floor as _floor
 
 
@@ -102,9 +102,4 @@ def wasserstein_floor(n: int, d: int) -> Float[Tensor, ""]:
         >>> round(wasserstein_floor(512, 256).item(), 3)
         0.369
     """
-    for name, value, least in (("n", n, 2), ("d", d, 1)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} must be an integer, got {value!r}")
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
-    return torch.tensor(_floor(n, d), dtype=torch.float64)
+    return torch.tensor(_floor(check_whole("n", n, 2), check_whole("d", d, 1)), dtype=torch.float64)
