@@ -3,7 +3,8 @@ from pathlib import Path
 
 import torch
 
-from examples.digits import data, models
+from examples.digits import data, models, networks
+from uniformity_callbacks import read_journal
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -14,8 +15,10 @@ def test_python_blocks_run_as_they_are_printed(tmp_path, monkeypatch, capsys):
     torch.manual_seed(0)
     digits = data.load()
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.S)
-    assert len(blocks) == 2
-    space = {"model": models.Siamese(), "loader": data.train_loader(digits, steps=45, batch_size=64)}
+    assert len(blocks) == 3
+    model, loader = models.Siamese(), data.train_loader(digits, steps=45, batch_size=64)
+    space = {"model": model, "loader": loader, "optimizer": torch.optim.Adam(model.parameters())}
+    space |= {"criterion": networks.distance, "batches": [views for views, _ in loader]}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), space)
     assert space["steps"] == list(range(0, 100, 20))
@@ -23,6 +26,10 @@ def test_python_blocks_run_as_they_are_printed(tmp_path, monkeypatch, capsys):
     assert "0 " in capsys.readouterr().out
     assert (tmp_path / "runs" / "a").is_dir()
     assert (tmp_path / "mlflow.db").is_file()
+    assert list((tmp_path / "runs" / "b").glob("events*"))
+    space["monitor"].close()
+    assert space["monitor"].step == 45
+    assert read_journal(tmp_path / "uniformity.jsonl").series("aux_weight") == ([0], [0.1])
 
 
 def test_shell_commands_are_the_two_and_the_install():
