@@ -69,3 +69,30 @@ def test_a_module_with_two_paths_is_one_candidate_and_goes_by_either():
 def test_the_model_itself():
     model = nn.Linear(2, 2)
     assert find(model, model) == {"Linear": model}
+
+
+class Fabric(nn.Module):
+    """Holds a model as Lightning Fabric does."""
+
+    def __init__(self, model):
+        super().__init__()
+        self._forward_module = nn.DataParallel(model)
+        self._original_module = model
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, Fabric, lambda model: nn.DataParallel(Fabric(model))])
+def test_wrappers_have_no_part_in_a_path(wrap):
+    model = tree("net.projector")
+    wrapped = wrap(model)
+    for layer in (None, "net.projector", "module.net.projector", "_forward_module.module.net.projector"):
+        assert find(wrapped, layer) == {"net.projector": model.net.projector}
+    assert find(wrapped, model.net.projector) == {"net.projector": model.net.projector}
+    assert find(wrapped, model).keys() == {type(wrapped).__name__}
+
+
+def test_module_is_a_name_as_any_other():
+    model = tree("module.projector", "net.module.projector")
+    assert list(find(model, "module.projector")) == ["module.projector"]
+    assert list(find(model, None)) == ["module.projector", "net.module.projector"]
+    with pytest.raises(ValueError, match=r"layer 'projector' is not in the model; did you mean module\.projector"):
+        find(model, "projector")
