@@ -59,6 +59,26 @@ def test_gradients_are_those_of_the_loss_by_hand(name, dtype):
     assert_same(gradients(None, case, dtype, auxiliary=0.7), expected, without, dtype)
 
 
+def by_svdvals(weight):
+    """W2 from its definition, by torch's own gradient: |mu|^2 + 1 + tr S - 2 tr S^(1/2) / sqrt(d)."""
+
+    def add(total, z0, z1):
+        z = nn.functional.normalize(torch.cat([z0, z1]).double(), dim=1)
+        centred = z - z.mean(0)
+        root = torch.linalg.svdvals(centred).sum() / len(z) ** 0.5
+        squared = z.mean(0).square().sum() + 1 + centred.square().sum() / len(z) - 2 * root / z.shape[1] ** 0.5
+        return total + weight * squared.sqrt().to(total.dtype)
+
+    return add
+
+
+@pytest.mark.parametrize("dtype", [SINGLE, DOUBLE])
+@pytest.mark.parametrize("name", ["plain", "accumulation", "clipping", "reentrant"])
+def test_gradients_are_those_of_the_formula(name, dtype):
+    expected, without = (gradients(add, CASES[name], dtype) for add in (by_svdvals(0.7), as_it_is))
+    assert_same(gradients(None, CASES[name], dtype, auxiliary=0.7), expected, without, dtype)
+
+
 class Two(Net):
     def __init__(self):
         super().__init__()
