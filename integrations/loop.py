@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import atexit
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -13,14 +14,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from uniformity_callbacks.backward import Backwards, this_backward
-from uniformity_callbacks.hook import Inert
+from uniformity_callbacks.integrations.criterion import BY_HAND, OnCriterion, check_loss, loss_in, not_added, with_loss
 from uniformity_callbacks.monitor import UniformityMonitor
 
-log = logging.getLogger("uniformity_callbacks")
-
 Batch = TypeVar("Batch")
-
-_BY_HAND = "write loss = monitor.add_auxiliary(loss) before loss.backward()"
 
 
 class LoopMonitor:
@@ -50,22 +47,26 @@ class LoopMonitor:
         self._handles: list[Any] = []
         self._added = False  # the loss was, in this step
         self._pending = False  # it was, and no backward came since
+        self._early = False  # a backward came before it was
         self._told: int | None = None  # the last backward
         self._losses = Backwards(lambda fresh: self._backward(False))
         self._stepping = self._evaluated = False  # within optimizer.step(closure); and a backward came in it
+        self._end: weakref.finalize[..., LoopMonitor] | None = None  # what is done where it is garbage, still open
 
     def attach(self, model: nn.Module, **options: Any) -> None:
         """Put the hooks on model, optimizer and criterion; ``options`` are those of `UniformityMonitor.attach`."""
         self.monitor.attach(model, on_backward=self._backward, opens=False, **options)
         self.model = model
-        # Not to be compiled with the step. Dynamo, which this imports, any optimizer has imported already.
-        before, after = torch.compiler.disable(self._steps), torch.compiler.disable(self._stepped)  # type: ignore[no-untyped-call]
+        # Not to be compiled with the step or the loss. Dynamo, which this imports, any optimizer has imported already.
+        before, after, called, self.add_auxiliary = map(  # type: ignore[method-assign]
+            torch.compiler.disable, (self._steps, self._stepped, self._called, self.add_auxiliary)
+        )
         self._handles = [
             self._optimizer.register_step_pre_hook(before),
             self._optimizer.register_step_post_hook(after),
         ]
         if self._criterion is not None:
-            self._handles.append(self._criterion.register_forward_hook(_OnCriterion(self._called)))
+            self._handles.append(self._criterion.register_forward_hook(OnCriterion(called)))
         self.monitor.begin(self.step)
 
     def add_auxiliary(self, loss: Tensor) -> Tensor:
@@ -92,12 +93,13 @@ class LoopMonitor:
         try:
             loss = self.monitor.add_auxiliary(loss)
         except ValueError as error:
-            if not self._pending:
+            if not (self._pending or self._early):
                 raise
-            raise ValueError(
-                f"add_auxiliary was called twice in one pass: call it once, on the sum; {error}"
-            ) from error
-        self._added = self._pending = True
+            twice = "was called twice in one pass: call it once, on the sum"
+            late = "came after a backward, or autograd.grad, through the layer: call it before, on the first loss"
+            raise ValueError(f"add_auxiliary {twice if self._pending else late}; {error}") from error
+        # Not pending where nothing was there to add, as of an evaluation: the next loss is to have it.
+        self._added, self._pending = True, not self.monitor.wants_auxiliary
         self._end_pass()
         self._follow(loss)
         return loss
@@ -147,11 +149,13 @@ class LoopMonitor:
         self.monitor.begin_validation()
         try:
             for batch in batches:
-                self.monitor.begin_validation_batch()
+                if not self.closed:
+                    self.monitor.begin_validation_batch()
                 try:
                     yield batch
                 finally:
-                    self.monitor.end_validation_batch()
+                    if not self.closed:
+                        self.monitor.end_validation_batch()
         finally:
             if not self.closed:
                 self.monitor.finish_validation()
@@ -167,9 +171,9 @@ class LoopMonitor:
         A state that cannot be read is reported and left: a run must resume all the same.
 
         Raises:
-            RuntimeError: the first step has begun.
+            RuntimeError: the first step has begun, or the monitor is closed.
         """
-        if self.monitor.is_open:
+        if self.monitor.is_open or self.closed:
             raise RuntimeError("load_state_dict must come before the first step; call it right after watch()")
         self.monitor.load_state_dict(dict(state))
         try:
@@ -198,6 +202,8 @@ class LoopMonitor:
             handle.remove()
         self._handles, self.model = [], None
         self.monitor.close(together=together)
+        if self._end is not None:
+            self._end.detach()
 
     def __enter__(self) -> LoopMonitor:
         return self
@@ -221,7 +227,10 @@ class LoopMonitor:
     def _open(self) -> None:
         """Open journal and writers, as late as a state may be loaded."""
         if not self.monitor.is_open:
-            self.monitor.open()
+            finish = self.monitor.open()
+            # Not at once: garbage may be found on the thread that this would wait for.
+            self._end = weakref.finalize(self, atexit.register, finish)
+            self._end.atexit = False
 
     def _follow(self, loss: Tensor) -> None:
         if self.monitor.listens:
@@ -231,6 +240,7 @@ class LoopMonitor:
         before, self._told = self._told, this_backward()
         again = before == self._told
         self._pending = False
+        self._early |= not self._added
         self._evaluated |= self._stepping
         if not self.monitor.listens or (again and not reaches):
             return
@@ -253,54 +263,33 @@ class LoopMonitor:
         self._stepping, self._evaluated = True, False
 
     def _stepped(self, *args: Any) -> None:
+        if not self._stepping:
+            return  # an optimizer whose step calls its parent's has both of them call the hooks
         self._stepping = self._evaluated = False
         with self.monitor.kept_from_training("the auxiliary loss"):
             if self.monitor.auxiliary is not None and not self._added:
-                raise ValueError(self._missing())
+                raise ValueError(not_added(self._criterion))
         self.monitor.pause()
         self.monitor.end_pass()
         self.monitor.finish()
+        if self.closed:
+            return  # by what an alert called
         self.step += 1
-        self._added = self._pending = False
+        self._added = self._pending = self._early = False
         self.monitor.begin(self.step)
         self.monitor.enforce()
 
-    def _missing(self) -> str:
-        if self._criterion is None:
-            return f"auxiliary is given, but add_auxiliary was not called in this step: {_BY_HAND}"
-        name = type(self._criterion).__name__
-        return (
-            f"auxiliary is given, but the criterion, {name}, was not called in this step; leave it out and {_BY_HAND}"
-        )
-
     def _called(self, output: Any) -> Any:
         """Return what the criterion returned with the auxiliary loss in it."""
-        loss = output.get("loss") if isinstance(output, Mapping) else output
+        loss = loss_in(output)
         if not self._adds or (isinstance(loss, Tensor) and not loss.requires_grad):
             return output
         with self.monitor.kept_from_training("the auxiliary loss"):
-            if not isinstance(loss, Tensor):
-                raise ValueError(
-                    'criterion must return a tensor, or a mapping with one under "loss", got '
-                    f"{type(output).__name__}; leave it out and {_BY_HAND}"
-                )
+            check_loss(loss, output)
             if self._pending:
                 raise ValueError(
                     "criterion was called twice before one backward, and the auxiliary loss belongs to their sum; "
-                    f"leave it out and {_BY_HAND}, once, where loss is the sum"
+                    f"leave it out and {BY_HAND}, once, where loss is the sum"
                 )
-            loss = self.add_auxiliary(loss)
-        return {**output, "loss": loss} if isinstance(output, Mapping) else loss
-
-
-class _OnCriterion:
-    """The criterion's hook; a copied or pickled criterion gets one that does nothing."""
-
-    def __init__(self, called: Callable[[Any], Any]) -> None:
-        self._called = called
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
-        return self._called(output)
-
-    def __reduce__(self) -> tuple[type[Inert], tuple[()]]:
-        return Inert, ()
+            return with_loss(output, self.add_auxiliary(loss))
+        return output

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from uniformity_callbacks.integrations.loop import LoopMonitor
 from uniformity_callbacks.integrations.publishing import above_the_bar, be_heard
+from uniformity_callbacks.layers import unwrapped
 from uniformity_callbacks.loss import WassersteinLoss
 from uniformity_callbacks.monitor import UniformityMonitor
 from uniformity_callbacks.panel import DEFAULT_METRICS
@@ -169,11 +170,16 @@ def _check_free(model: nn.Module, prefix: str) -> None:
     for other in _watching:
         if other.model is None or other.monitor.prefix != prefix:
             continue
-        if any(module is other.model for module in model.modules()) or any(m is model for m in other.model.modules()):
+        if _holds(model, other.model) or _holds(other.model, model):
             raise ValueError(
                 f"model is watched already, under the prefix {prefix!r}, every {other.monitor.every_n_steps} steps; "
                 "close() that monitor first, or give another prefix"
             )
+
+
+def _holds(whole: nn.Module, part: nn.Module) -> bool:
+    """Whether a model is part of another; wrappers such as torch.compile's make no difference."""
+    return bool(unwrapped(part) & set(whole.modules()))
 
 
 def _leave_all() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle, unserializable_hook
 
 
@@ -61,7 +62,8 @@ class Backwards:
 
 
 def _trained(module: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+    # A lazy one takes no hook before the first forward pass has given it its shape.
+    return [parameter for parameter in module.parameters() if parameter.requires_grad and not is_lazy(parameter)]
 
 
 def _register(tensor: Tensor, hook: Callable[[Tensor], None]) -> RemovableHandle:

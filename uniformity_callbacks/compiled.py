@@ -113,6 +113,12 @@ def _is_trained(output: Any) -> bool:
     return False  # anything else is kept as it is, and its tensors tell it themselves
 
 
+def is_transformed() -> bool:
+    """Whether what runs now is under a transform of torch.func, or traced by torch.export, without Dynamo."""
+    # Private; there is no public name for it.
+    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def compiled_around(model: nn.Module, layer: nn.Module) -> str | None:
     """Return what is compiled with the layer's hooks in it, in words, or None.
 

@@ -67,6 +67,11 @@ def by_path(model: nn.Module) -> dict[str, nn.Module]:
     return modules
 
 
+def unwrapped(model: nn.Module) -> set[nn.Module]:
+    """Return a model and what of it is the same in wrappers such as torch.compile's and DDP's."""
+    return {module for path, module in _paths(model) if not path}
+
+
 def _paths(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     plain = {"": ""}
     parallel = set()

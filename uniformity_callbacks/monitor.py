@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,8 +170,11 @@ class UniformityMonitor(Driver):
         if company is not None:
             self._agree(company, joins=opens)
 
-    def open(self) -> None:
+    def open(self) -> Callable[[], None]:
         """Open the journal and the writers, where `attach` left that for later; before the first `finish`.
+
+        Returns:
+            What finishes readings, journal and writers without the model: `close`, for when both are garbage.
 
         Raises:
             ValueError: the journal cannot be written.
@@ -187,6 +191,7 @@ class UniformityMonitor(Driver):
         if company is not None:
             self._agree(company, joins=True)
         self._collecting.alert(self._responder.collapsed)
+        return partial(self._open.reader.close, CLOSE_S)
 
     def _collector_of(
         self,

@@ -15,6 +15,7 @@ from uniformity_callbacks.compiled import (
     compiled_around,
     has_compiled,
     is_compiled,
+    is_transformed,
     leave_alone,
     trace_anew,
 )
@@ -229,6 +230,9 @@ class Tap:
         if this_backward() is not None:
             if self._backwards is not None:
                 self._backwards.begun()
+            return
+        if is_transformed():
+            self._unused = "in torch.func or torch.export, whose tensors do not outlive them"
             return
         self._recall(name)  # calls in compiled code before this one
         self._take(name, Call(output, torch.is_grad_enabled()), module)
