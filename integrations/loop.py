@@ -20,6 +20,9 @@ log = logging.getLogger("uniformity_callbacks")
 
 Batch = TypeVar("Batch")
 
+_UNSTEPPED = 1000
+"""Backward passes without a step of the optimizer after which that is told: more than are accumulated for one."""
+
 _BY_HAND = "write loss = monitor.add_auxiliary(loss) before loss.backward()"
 
 
@@ -51,6 +54,7 @@ class LoopMonitor:
         self._added = False  # the loss was, in this step
         self._pending = False  # it was, and no backward came since
         self._told: int | None = None  # the last backward
+        self._unstepped = 0  # backwards since the last step
         self._losses = Backwards(lambda fresh: self._backward(False))
         self._stepping = self._evaluated = False  # within optimizer.step(closure); and a backward came in it
 
@@ -232,6 +236,9 @@ class LoopMonitor:
         again = before == self._told
         self._pending = False
         self._evaluated |= self._stepping
+        self._unstepped += not again
+        if self._unstepped == _UNSTEPPED and not again:
+            self._tell_unstepped()
         if not self.monitor.listens or (again and not reaches):
             return
         with self.monitor.kept_from_training("capture"):
@@ -254,6 +261,7 @@ class LoopMonitor:
 
     def _stepped(self, *args: Any) -> None:
         self._stepping = self._evaluated = False
+        self._unstepped = 0
         with self.monitor.kept_from_training("the auxiliary loss"):
             if self.monitor.auxiliary is not None and not self._added:
                 raise ValueError(self._missing())
@@ -264,6 +272,15 @@ class LoopMonitor:
         self._added = self._pending = False
         self.monitor.begin(self.step)
         self.monitor.enforce()
+
+    def _tell_unstepped(self) -> None:
+        log.warning(
+            "uniformity: nothing is read: %d backward passes came since step %d, and no step of the optimizer, %s; "
+            "give the one that is stepped; if it was made anew, close() this monitor and watch() with the new one",
+            self._unstepped,
+            self.step,
+            type(self._optimizer).__name__,
+        )
 
     def _missing(self) -> str:
         if self._criterion is None:

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from uniformity_callbacks import functional, read_journal
+from uniformity_callbacks.integrations import loop
 
 pytestmark = pytest.mark.usefixtures("own_place")
 
@@ -173,6 +174,23 @@ def test_a_forgotten_train_mode_is_told(caplog):
         train(model, as_it_is, steps=4, optimizer=optimizer)
     assert readings(monitor)[2:] == [(k, 0) for k in range(2, 6)]
     assert "in eval mode, unlike before; does model.train() follow the evaluation?" in caplog.text
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("auxiliary", [None, 0.1])
+@pytest.mark.parametrize("before", [0, 1, 3])
+def test_an_optimizer_that_is_not_stepped_is_told(parts, auxiliary, before, caplog, monkeypatch):
+    """One made anew, as after unfreezing, or the wrong one; at a due step and at another."""
+    monkeypatch.setattr(loop, "_UNSTEPPED", 4)
+    model = made()
+    with watched(model, optimizer := sgd(model), auxiliary=auxiliary) as monitor:
+        add = as_it_is if auxiliary is None else lambda loss, z0, z1: monitor.add_auxiliary(loss)
+        train(model, add, steps=before, parts=parts, optimizer=optimizer)
+        train(model, add, steps=3 // parts, parts=parts, optimizer=sgd(model))
+        assert not caplog.records
+        train(model, add, steps=6, parts=parts, optimizer=sgd(model))
+        told = f"4 backward passes came since step {before}, and no step of the optimizer, SGD; give the one that is"
+        assert [told in record.getMessage() for record in caplog.records] == [True]
 
 
 def test_calls_without_gradients_between_the_steps_are_not_read():
