@@ -26,7 +26,7 @@ class Hook:
         """Hand over a call of the layer, or have compiled code keep it."""
         if torch.compiler.is_dynamo_compiling():
             remember(self.memory, output)
-        elif self._tap.mode != "off":
+        elif self._tap.mode != "off" and not torch.jit.is_tracing():  # a trace, as for add_graph, trains nothing
             self._collect(self._name, module, output)
 
     def stay_eager(self) -> None:

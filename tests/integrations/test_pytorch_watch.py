@@ -12,6 +12,7 @@ import torch
 from plain import ROWS, Checkpointed, Net, Reentrant, as_it_is, batches, made, readings, sgd, train, watched
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from torch.utils.tensorboard import SummaryWriter
 
 from uniformity_callbacks import functional, read_journal
 from uniformity_callbacks.integrations import loop
@@ -205,6 +206,20 @@ def test_calls_without_gradients_between_the_steps_are_not_read():
             optimizer.step()
             optimizer.zero_grad()
     assert readings(monitor) == [(k, 2 * ROWS) for k in range(3)]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # SummaryWriter itself still traces so
+def test_a_graph_for_tensorboard_is_not_read(tmp_path):
+    """It is traced in train mode, with gradients, before the first step."""
+    model = made()
+    ((x, _),) = batches(1)[0]
+    with watched(model, optimizer := sgd(model), every_n_steps=1) as monitor:
+        with SummaryWriter(tmp_path / "graph") as writer:
+            writer.add_graph(model, x)
+        torch.jit.trace(model.eval(), x)  # and checks that a trace without gradients is the same
+        train(model.train(), as_it_is, steps=2, optimizer=optimizer)
+    assert readings(monitor) == [(k, 2 * ROWS) for k in range(2)]
+    assert monitor.monitor.faults.count == 0
 
 
 def test_a_gradient_penalty_is_no_backward_of_the_step():
