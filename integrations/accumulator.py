@@ -50,10 +50,12 @@ class Accumulator(Metric):
             TypeError: a view is not a floating-point tensor.
         """
         if len(views) != self.views:
-            raise ValueError(
-                f"update must be given {self.views} views, each (n, d), got {len(views)}; "
-                f"say how many there are, e.g. {type(self).__name__}(..., views={len(views)})"
-            )
+            many = len(views)
+            if many == 0 or isinstance(views[0], (list, tuple)):  # torchmetrics leaves out names that it can't place
+                mend = "give them one by one and without names, e.g. metric.update(z0, z1)"
+            else:
+                mend = f"say how many there are, e.g. {type(self).__name__}(..., views={many})"
+            raise ValueError(f"update must be given {self.views} views, each (n, d), got {many}; {mend}")
         for k, view in enumerate(views):
             check_embeddings(view, name=f"views[{k}]", least=0)
             if self.num_features not in (None, view.shape[1]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +18,12 @@ from uniformity_callbacks.backward import Backwards, this_backward
 from uniformity_callbacks.integrations.criterion import BY_HAND, OnCriterion, check_loss, loss_in, not_added, with_loss
 from uniformity_callbacks.monitor import UniformityMonitor
 
+log = logging.getLogger("uniformity_callbacks")
+
 Batch = TypeVar("Batch")
+
+_UNSTEPPED = 1000
+"""Backward passes without a step of the optimizer after which that is told: more than are accumulated for one."""
 
 
 class LoopMonitor:
@@ -49,6 +55,7 @@ class LoopMonitor:
         self._pending = False  # it was, and no backward came since
         self._early = False  # a backward came before it was
         self._told: int | None = None  # the last backward
+        self._unstepped = 0  # backwards since the last step
         self._losses = Backwards(lambda fresh: self._backward(False))
         self._stepping = self._evaluated = False  # within optimizer.step(closure); and a backward came in it
         self._end: weakref.finalize[..., LoopMonitor] | None = None  # what is done where it is garbage, still open
@@ -242,6 +249,9 @@ class LoopMonitor:
         self._pending = False
         self._early |= not self._added
         self._evaluated |= self._stepping
+        self._unstepped += not again
+        if self._unstepped == _UNSTEPPED and not again:
+            self._tell_unstepped()
         if not self.monitor.listens or (again and not reaches):
             return
         with self.monitor.kept_from_training("capture"):
@@ -266,6 +276,7 @@ class LoopMonitor:
         if not self._stepping:
             return  # an optimizer whose step calls its parent's has both of them call the hooks
         self._stepping = self._evaluated = False
+        self._unstepped = 0
         with self.monitor.kept_from_training("the auxiliary loss"):
             if self.monitor.auxiliary is not None and not self._added:
                 raise ValueError(not_added(self._criterion))
@@ -278,6 +289,15 @@ class LoopMonitor:
         self._added = self._pending = self._early = False
         self.monitor.begin(self.step)
         self.monitor.enforce()
+
+    def _tell_unstepped(self) -> None:
+        log.warning(
+            "uniformity: nothing is read: %d backward passes came since step %d, and no step of the optimizer, %s; "
+            "give the one that is stepped; if it was made anew, close() this monitor and watch() with the new one",
+            self._unstepped,
+            self.step,
+            type(self._optimizer).__name__,
+        )
 
     def _called(self, output: Any) -> Any:
         """Return what the criterion returned with the auxiliary loss in it."""

@@ -34,7 +34,7 @@ class WassersteinUniformity(SpectralMetric):
     """W2, the quadratic Wasserstein distance between the unit rows of all views together and the ideal N(0, I/d).
 
     As `functional.wasserstein_uniformity`: in [0, sqrt(2)], smaller is more uniform, 0 at the ideal, sqrt(2) where all
-    rows are one point, and where all are zero. It agrees to round-off, at worst (rows on a line) to 2e-7.
+    rows are one point, and where all are zero. It agrees to round-off, at worst (near a line or one point) to 2e-7.
 
     Args:
         num_features: d.
@@ -62,7 +62,7 @@ class WassersteinUniformity(SpectralMetric):
 class CorrectedWassersteinUniformity(SpectralMetric):
     """W2 of the population that the rows are an independent sample of: of each view by itself, averaged.
 
-    As `functional.corrected_wasserstein_uniformity`, to 1e-9: in [0, sqrt(2)], smaller is more uniform, near 0 at the
+    As `functional.corrected_wasserstein_uniformity`, to 2e-7: in [0, sqrt(2)], smaller is more uniform, near 0 at the
     ideal from n = d / 2 on, sqrt(2) where all rows are one point. Views with fewer than 16 rows that are not zero are
     left out, NaN if none is left. Repeated rows, which the sums do not show, are not warned of: they read too high.
 
@@ -92,10 +92,12 @@ class CorrectedWassersteinUniformity(SpectralMetric):
 class EffectiveDims(SpectralMetric):
     """How many dimensions the unit rows' population uses, ``(tr S^(1/2))^2 / tr S``.
 
-    As `functional.effective_dims`, to 1e-7 of itself, 1e-5 if not corrected: in [1, d], d at the ideal, r where rows
+    As `functional.effective_dims`, to 1e-6 of itself, 1e-5 if not corrected: in [1, d], d at the ideal, r where rows
     are isotropic in r dimensions. NaN at constant collapse, *near* which it tells nothing: no direction is the better
-    one, and it is to be read beside W2. Corrected for sample size, S is that of each view's population, averaged; views
-    with fewer than 16 rows that are not zero are left out, NaN if none is left.
+    one, and it is to be read beside W2. Sums tell less of it there than rows: it agrees to 5e-4 of itself where unit
+    rows lie 1e-4 from their mean, to 2 % at 1e-5, to 20 % at 1e-6, and below 3e-7 is NaN. Corrected for sample size, S
+    is that of each view's population, averaged; views with fewer than 16 rows that are not zero are left out, NaN if
+    none is left.
 
     Args:
         num_features: d.
@@ -132,7 +134,7 @@ class RankMe(SpectralMetric):
     """RankMe: the exponential of the entropy of the singular values of the unit rows of all views, not centred.
 
     As `functional.rankme`: in [1, min(n, d)], about min(n, d) at the ideal, 1 at constant collapse. It agrees with that
-    to round-off, but where rows use fewer than d dimensions to 2e-5 of itself: sums do not tell singular values below
+    to round-off, but where rows use fewer than d dimensions to 5e-5 of itself: sums do not tell singular values below
     3e-8 of the largest from zero, as the rows themselves do (measured up to d 1024).
 
     Args:

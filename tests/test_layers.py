@@ -66,6 +66,16 @@ def test_a_module_with_two_paths_is_one_candidate_and_goes_by_either():
     assert find(model, model.projector) == {"projector": model.projector}
 
 
+def test_what_has_no_such_name_is_answered_by_what_there_is():
+    """As in the papers' code for SimSiam, whose projector is an encoder's fc: not by its predictor."""
+    blocks = [f"encoder.layer{k}.{part}" for k in range(4) for part in ("conv1", "bn1", "conv2", "bn2")]
+    model = tree("encoder.conv1", *blocks, "encoder.fc.0", "predictor.0", "prediction_head")
+    with pytest.raises(ValueError, match=r"found no projector or .* the model has encoder, predictor, .*encoder\.fc, "):
+        find(model, None)
+    with pytest.raises(ValueError, match="the nearest are projectr; name it"):
+        find(tree("projectr", "predictor"), None)
+
+
 def test_the_model_itself():
     model = nn.Linear(2, 2)
     assert find(model, model) == {"Linear": model}

@@ -194,7 +194,7 @@ def test_two_trained_projectors_are_an_error():
             r"layer 'projecter' is not in the model; did you mean online_network.projector or target_network.projector",
         ),
         ("online_network.projektor", "did you mean online_network.projector"),
-        ("xyz", "'xyz' is not in the model; the model has online_network, online_network.encoder"),
+        ("xyz", "'xyz' is not in the model; the model has online_network, target_network, online_network.encoder"),
     ],
 )
 def test_a_wrong_name_is_answered_with_the_nearest(layer, message):
@@ -204,7 +204,7 @@ def test_a_wrong_name_is_answered_with_the_nearest(layer, message):
 
 def test_no_projector_is_an_error_that_lists_what_there_is():
     with pytest.raises(
-        ValueError, match=r"found no projector or .* in the model; the nearest are projectr, encoder; name it by"
+        ValueError, match=r"found no projector or .* in the model; the nearest are projectr; name it by"
     ):
         Tap(nn.ModuleDict({"encoder": nn.Linear(2, 2), "projectr": nn.Linear(2, 2)}))
     with pytest.raises(ValueError, match="the model has 0, 1"):

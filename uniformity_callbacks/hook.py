@@ -26,7 +26,8 @@ class Hook:
         """Hand over a call of the layer, or have compiled code keep it."""
         if torch.compiler.is_dynamo_compiling():
             remember(self.memory, output)
-        elif self._tap.mode != "off":
+        # A trace, as TensorBoard's add_graph makes one, is no pass of the training.
+        elif self._tap.mode != "off" and not torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
             self._collect(self._name, module, output)
 
     def stay_eager(self) -> None:

@@ -49,7 +49,9 @@ def find(model: nn.Module, layer: str | nn.Module | None) -> dict[str, nn.Module
         raise TypeError(f"layer must be a dotted path, a module or None, got {layer!r}")
     found = _projectors(modules)
     if not found:
-        near = _nearest("projector", list(modules)) or _nearest("projection_head", list(modules))
+        # A predictor, or a prediction head, is spelt much the same, an encoder half so, and both are other things.
+        others = [name for name in modules if "predict" not in name]
+        near = _nearest("projector", others, cutoff=0.6) or _nearest("projection_head", others, cutoff=0.6)
         hint = f"the nearest are {', '.join(near)}" if near else f"the model has {_few(list(modules))}"
         names = " or ".join(PROJECTOR_NAMES[:3])
         raise ValueError(f"layer=None found no {names} in the model; {hint}; name it by layer=")
@@ -108,11 +110,12 @@ def _dino_body(name: str, modules: dict[str, nn.Module]) -> str | None:
     return next((f"{name}.{body}" for body in DINO_BODIES if f"{name}.{body}" in modules), None)
 
 
-def _nearest(name: str, names: Sequence[str]) -> list[str]:
-    whole = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+def _nearest(name: str, names: Sequence[str], *, cutoff: float = 0.5) -> list[str]:
+    whole = difflib.get_close_matches(name, names, n=3, cutoff=cutoff)
     last = difflib.get_close_matches(name.rpartition(".")[2], [n.rpartition(".")[2] for n in names], n=3, cutoff=0.6)
     return list(dict.fromkeys([*whole, *(n for n in names if n.rpartition(".")[2] in last)]))[:4]
 
 
 def _few(names: Sequence[str]) -> str:
+    names = sorted(names, key=lambda name: name.count("."))  # the head of an encoder is named before its blocks' parts
     return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") if names else "no submodules"

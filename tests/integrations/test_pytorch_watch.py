@@ -12,8 +12,10 @@ import torch
 from plain import ROWS, Checkpointed, Net, Reentrant, as_it_is, batches, made, readings, sgd, train, watched
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from torch.utils.tensorboard import SummaryWriter
 
 from uniformity_callbacks import functional, read_journal
+from uniformity_callbacks.integrations import loop
 
 pytestmark = pytest.mark.usefixtures("own_place")
 
@@ -175,6 +177,23 @@ def test_a_forgotten_train_mode_is_told(caplog):
     assert "in eval mode, unlike before; does model.train() follow the evaluation?" in caplog.text
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("auxiliary", [None, 0.1])
+@pytest.mark.parametrize("before", [0, 1, 3])
+def test_an_optimizer_that_is_not_stepped_is_told(parts, auxiliary, before, caplog, monkeypatch):
+    """One made anew, as after unfreezing, or the wrong one; at a due step and at another."""
+    monkeypatch.setattr(loop, "_UNSTEPPED", 4)
+    model = made()
+    with watched(model, optimizer := sgd(model), auxiliary=auxiliary) as monitor:
+        add = as_it_is if auxiliary is None else lambda loss, z0, z1: monitor.add_auxiliary(loss)
+        train(model, add, steps=before, parts=parts, optimizer=optimizer)
+        train(model, add, steps=3 // parts, parts=parts, optimizer=sgd(model))
+        assert not caplog.records
+        train(model, add, steps=6, parts=parts, optimizer=sgd(model))
+        told = f"4 backward passes came since step {before}, and no step of the optimizer, SGD; give the one that is"
+        assert [told in record.getMessage() for record in caplog.records] == [True]
+
+
 def test_calls_without_gradients_between_the_steps_are_not_read():
     model = made()
     with watched(model, optimizer := sgd(model), every_n_steps=1) as monitor:
@@ -187,6 +206,20 @@ def test_calls_without_gradients_between_the_steps_are_not_read():
             optimizer.step()
             optimizer.zero_grad()
     assert readings(monitor) == [(k, 2 * ROWS) for k in range(3)]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # SummaryWriter itself still traces so
+def test_a_graph_for_tensorboard_is_not_read(tmp_path):
+    """It is traced in train mode, with gradients, before the first step."""
+    model = made()
+    ((x, _),) = batches(1)[0]
+    with watched(model, optimizer := sgd(model), every_n_steps=1) as monitor:
+        with SummaryWriter(tmp_path / "graph") as writer:
+            writer.add_graph(model, x)
+        torch.jit.trace(model.eval(), x)  # and checks that a trace without gradients is the same
+        train(model.train(), as_it_is, steps=2, optimizer=optimizer)
+    assert readings(monitor) == [(k, 2 * ROWS) for k in range(2)]
+    assert monitor.monitor.faults.count == 0
 
 
 def test_a_gradient_penalty_is_no_backward_of_the_step():

@@ -73,6 +73,30 @@ def test_rankme_of_few_dimensions_is_as_exact_as_said(r, dtype):
     )
 
 
+@pytest.mark.parametrize(
+    ("noise", "dims"), [(1e-2, 1e-8), (1e-3, 1e-6), (1e-4, 5e-4), (1e-5, 2e-2), (1e-6, 0.2), (1e-7, math.nan)]
+)
+@pytest.mark.parametrize(("n", "d"), [(300, 2), (200, 12), (100, 64), (2000, 256)])
+def test_near_one_point_sums_tell_as_much_as_said(n, d, noise, dims):
+    """At a distance from the mean of that size, the directions of which differ in size by up to a thousand times."""
+    sizes = torch.linspace(0.0, -3.0, d, dtype=torch.float64)
+    for wide in (torch.ones(d, dtype=torch.float64), 10**sizes):
+        directions = torch.randn(n, d, dtype=torch.float64) * wide
+        z = 1.0 / math.sqrt(d) + 1.4 * noise * directions / directions.square().sum(1).mean().sqrt()
+        for metric, function in (
+            (ours.WassersteinUniformity, functional.wasserstein_uniformity),
+            (ours.CorrectedWassersteinUniformity, functional.corrected_wasserstein_uniformity),
+        ):
+            assert value(metric(d), [z], 60) == pytest.approx(function(z).item(), abs=2e-7)
+        assert value(ours.RankMe(d), [z], 60) == pytest.approx(functional.rankme(z).item(), rel=5e-5)
+        for corrected in (True, False):
+            got = value(ours.EffectiveDims(d, corrected=corrected), [z], 60)
+            if math.isnan(dims):
+                assert math.isnan(got)
+            else:
+                assert got == pytest.approx(functional.effective_dims(z, corrected=corrected).item(), rel=dims)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("name", CASES)
 def test_every_precision_is_measured_in_float64(name, dtype):
@@ -179,6 +203,8 @@ z = torch.zeros(4, D)
     [
         ((z,), ValueError, r"update must be given 2 views, each \(n, d\), got 1; say how many .*\(\.\.\., views=1\)"),
         ((z, z, z), ValueError, r"update must be given 2 views, each \(n, d\), got 3; .*views=3"),
+        ((), ValueError, r"2 views, each \(n, d\), got 0; give them one by one .*, e\.g\. metric\.update\(z0, z1\)"),
+        (([z, z],), ValueError, "got 1; give them one by one and without names"),
         (
             (z, z[0]),
             ValueError,
