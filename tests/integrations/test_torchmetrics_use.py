@@ -8,7 +8,8 @@ import warnings
 import pytest
 import torch
 from metrics import CASES, SPECTRAL, D, rows, updated
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import Metric, MetricCollection, MetricTracker
+from torchmetrics.wrappers import MinMaxMetric, Running
 
 from spread import spread
 from uniformity_callbacks import functional
@@ -104,6 +105,42 @@ def test_different_potentials_share_their_rows():
     assert groups(metrics) == [["1", "2"]]
     for t in (1, 2):
         assert metrics[str(t)].compute().item() == pytest.approx(functional.wang_isola_uniformity(z, t=t).item())
+
+
+def test_collections_in_collections_are_one_group():
+    views = rows(90)
+    inner = [collection(names, prefix=f"{k}/") for k, names in enumerate((["w2", "rankme"], ["w2", "lu"]))]
+    metrics = MetricCollection(inner, postfix="/end")
+    metrics.update(*(view[:30] for view in views))
+    renamed = metrics.clone(prefix="more_")
+    for each, prefix in ((metrics, ""), (renamed, "more_")):
+        each.update(*(view[30:] for view in views))
+        assert groups(each) == [["0/rankme", "0/w2", "1/w2"], ["1/lu"]]
+        told = {f"{prefix}{k}/{name}/end": ALL[name] for k, name in ((0, "rankme"), (0, "w2"), (1, "w2"), (1, "lu"))}
+        assert values(each) == {key: pytest.approx(case.expected(*views)) for key, case in told.items()}
+
+
+@pytest.mark.parametrize("name", ["w2", "rankme", "lu", "alignment"])
+def test_wrapped(name):
+    """Of the last two batches; the least and the most so far; the best of several epochs."""
+    views, case = rows(90), ALL[name]
+    batches = list(zip(*(view.split(30) for view in views), strict=True))
+    running, extremes = Running(case(), window=2), MinMaxMetric(case())
+    tracker = MetricTracker(case(), maximize=case().higher_is_better or False)
+    for batch in batches:
+        running.update(*batch)
+        extremes.update(*batch)
+        extremes.compute()
+        tracker.increment()
+        tracker.update(*batch)
+    assert running.compute().item() == pytest.approx(case.expected(*(view[30:] for view in views)))
+    sofar = [case.expected(*(view[:n] for view in views)) for n in (30, 60, 90)]
+    assert extremes.compute()["min"].item() == pytest.approx(min(sofar))
+    assert extremes.compute()["max"].item() == pytest.approx(max(sofar))
+    epochs = [case.expected(*batch) for batch in batches]
+    best, step = tracker.best_metric(return_step=True)
+    assert best == pytest.approx((max if name == "rankme" else min)(epochs))
+    assert epochs[step] == pytest.approx(best)
 
 
 @pytest.mark.parametrize("name", ALL)
