@@ -280,8 +280,9 @@ class LoopMonitor:
         with self.monitor.kept_from_training("the auxiliary loss"):
             if self.monitor.auxiliary is not None and not self._added:
                 raise ValueError(not_added(self._criterion))
-        self.monitor.pause()
-        self.monitor.end_pass()
+        if self.monitor.listens:  # off a due step nothing is left to do but count
+            self.monitor.pause()
+            self.monitor.end_pass()
         self.monitor.finish()
         if self.closed:
             return  # by what an alert called
