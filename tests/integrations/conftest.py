@@ -21,6 +21,16 @@ def asks(monkeypatch):
 
 
 @pytest.fixture
+def nothing_is_watched():
+    """Close the monitors that a test left open."""
+    from uniformity_callbacks.integrations import pytorch
+
+    yield
+    for loop in list(pytorch._watching):
+        loop.leave()
+
+
+@pytest.fixture
 def own_mlflow(monkeypatch):
     """MLflow without a setting of any other test, and none left for the next."""
     import mlflow

@@ -78,6 +78,14 @@ def train(model, add, steps=6, *, parts=1, dtype=torch.float32, amp=None, scaler
     return used
 
 
+def one_step(model, optimizer, monitor=None):
+    ((x0, x1),) = batches(1)[0]
+    loss = (model(x0) - model(x1)).square().mean()
+    (loss if monitor is None else monitor.add_auxiliary(loss)).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
 def sgd(model):
     return torch.optim.SGD(model.parameters(), lr=0.1)
 

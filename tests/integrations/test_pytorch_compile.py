@@ -3,6 +3,7 @@
 import pytest
 import torch
 from plain import ROWS, batches, made, readings, sgd, watched
+from torch.utils.checkpoint import checkpoint
 
 from compiling import WAYS, Counting, Model, fresh
 from uniformity_callbacks import read_journal
@@ -77,3 +78,28 @@ def test_a_compiled_step_of_the_optimizer_is_counted():
                 step()
                 optimizer.zero_grad()
         assert readings(monitor) == [(k, 2 * ROWS) for k in range(3)]
+
+
+class Within(Model):
+    """The projector's linear layer is inside of compiled code, and that in a checkpoint that does more after it."""
+
+    def forward(self, x):
+        return checkpoint(lambda h: self.projector(h).tanh(), self.encoder(x), use_reentrant=False)
+
+
+@pytest.mark.parametrize("weight", [None, 0.5])
+def test_compiled_code_that_runs_again_in_backward_is_seen_once_where_the_loss_is_followed(weight):
+    with fresh():
+        model = Within()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with watched(model, optimizer, layer="projector.linear", auxiliary=weight, every_n_steps=1) as monitor:
+            model.projector = torch.compile(model.projector, backend=Counting())
+            for _ in range(3):
+                for _ in range(2):
+                    z0, z1 = model(torch.randn(20, 4)), model(torch.randn(20, 4))
+                    # Without a weight, too: then it says where backward begins.
+                    monitor.add_auxiliary((z0 - z1).square().mean()).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+        assert readings(monitor) == [(k, 80) for k in range(3)]
+        assert monitor.monitor.faults.count == 0

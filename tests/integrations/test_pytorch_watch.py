@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.tensorboard import SummaryWriter
 
 from uniformity_callbacks import functional, read_journal
-from uniformity_callbacks.integrations import loop
+from uniformity_callbacks.integrations import course
 
 pytestmark = pytest.mark.usefixtures("own_place")
 
@@ -182,7 +182,7 @@ def test_a_forgotten_train_mode_is_told(caplog):
 @pytest.mark.parametrize("before", [0, 1, 3])
 def test_an_optimizer_that_is_not_stepped_is_told(parts, auxiliary, before, caplog, monkeypatch):
     """One made anew, as after unfreezing, or the wrong one; at a due step and at another."""
-    monkeypatch.setattr(loop, "_UNSTEPPED", 4)
+    monkeypatch.setattr(course, "_UNSTEPPED", 4)
     model = made()
     with watched(model, optimizer := sgd(model), auxiliary=auxiliary) as monitor:
         add = as_it_is if auxiliary is None else lambda loss, z0, z1: monitor.add_auxiliary(loss)
