@@ -157,6 +157,24 @@ def test_validation_is_read_over_the_whole_set():
     assert monitor.monitor.faults.count == 0
 
 
+@pytest.mark.parametrize("auxiliary", [None, 0.5])
+def test_a_loss_without_gradients_stays_as_it_is(auxiliary):
+    """One function of the loss serves training and evaluation."""
+    model = made()
+    with watched(model, optimizer := sgd(model), auxiliary=auxiliary, every_n_steps=1) as monitor:
+        for ((x0, x1),) in batches(3):
+            for evaluates in (True, False):
+                with torch.set_grad_enabled(not evaluates):
+                    loss = (model(x0) - model(x1)).square().mean()
+                    added = monitor.add_auxiliary(loss)
+                assert (added is loss) == (evaluates or auxiliary is None)
+            added.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert readings(monitor) == [(k, 2 * ROWS) for k in range(3)]
+    assert monitor.monitor.faults.count == 0
+
+
 def test_values_are_there_when_asked_for():
     model = made()
     with watched(model, optimizer := sgd(model), every_n_steps=2) as monitor:
