@@ -20,7 +20,7 @@ def run(tmp_path, name):
     program, *arguments = command.split()
     program = Path(sys.executable).parent / program
     done = subprocess.run(
-        [program, *arguments, tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [program, *arguments, tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
     return done, read_journal(tmp_path / "uniformity.jsonl")
