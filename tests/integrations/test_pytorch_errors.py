@@ -58,7 +58,7 @@ def test_a_model_is_not_watched_twice_in_silence():
     model = made()
     optimizer = sgd(model)
     first = watched(model, optimizer)
-    for again in (model, torch.compile(model), Holder(model)):
+    for again in (model, torch.compile(model), Holder(model), model.projector):
         with pytest.raises(ValueError, match=r"watched already, under the prefix 'uniformity', every 2 steps; close"):
             watched(again, optimizer)
     with watched(model, optimizer, prefix="other", journal="other.jsonl") as second:

@@ -57,6 +57,11 @@ def test_stop_and_raise():
     model, optimizer = collapsing()
     with pytest.raises(KeyError, match="the user's"):
         steps(3, KeyError("the user's"))
+    monitor = watched(model, optimizer, alerts=error)
+    for _ in range(3):
+        one_step(model, optimizer)
+    with pytest.raises(CollapseError):
+        monitor.collect()
 
 
 def series(journal):

@@ -234,6 +234,7 @@ def test_a_criterion_named_needs_no_edit_of_the_loop(wrap):
                 z = model(x0)
                 assert criterion(z, z) == 0.0 if wrap is None else criterion(z, z)["loss"] == 0.0
                 model.train()
+            assert (criterion(z, z) if wrap is None else criterion(z, z)["loss"]) == 0.0  # no gradient to add to
             optimizer.step()
             optimizer.zero_grad()
         if by_criterion:
