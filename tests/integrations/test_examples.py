@@ -28,7 +28,7 @@ def run(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["plain_loop", "fabric_loop", "accelerate_loop"])
 def test_loops(tmp_path, name):
-    assert f"python -m examples.{name}\n" in (ROOT / "README.md").read_text()
+    assert f"`python -m examples.{name}`" in (ROOT / "README.md").read_text()
     done, journal = run(tmp_path, name)
     assert [(r.step, r.values["samples"]) for r in journal.readings] == [(k, 512) for k in range(0, 300, 20)]
     (alert,), (over,) = journal.alerts, journal.recoveries
