@@ -107,6 +107,8 @@ def test_a_model_wrapped_anew_is_the_same_model():
             for again in (torch.compile, DataParallel, Other, lambda model: model):
                 with pytest.raises(ValueError, match="watched already"):
                     watched(again(model), optimizer)
+    with watched(Other(model), optimizer), pytest.raises(ValueError, match="watched already"):
+        watched(torch.compile(model), optimizer)
     shared = made()
     with watched(Other(shared), optimizer), watched(Other(shared), optimizer):
         pass  # two models that share a part
