@@ -60,7 +60,7 @@ class Tap:
             raise ValueError(f"views must be None (each call is a view) or 2 (both views in one call), got {views!r}")
         if not (output is None or isinstance(output, (str, int)) or callable(output)):
             raise TypeError(f"output must be None, a key, an index or a function, got {output!r}")
-        self.model, self._candidates = model, find(model, layer)
+        self._model, self._candidates = model, find(model, layer)
         self._output, self._views, self._calls = output, views, which_calls(calls)
         self._backwards: Backwards | None = None
         self._was_training = False
@@ -90,7 +90,7 @@ class Tap:
             return self.problem
         if self._unused:
             return f"{self.name} was called, but {self._unused}"
-        modules = by_path(self.model)
+        modules = by_path(self._model)
         now = {name: modules.get(name) for name in self._candidates}
         replaced = [
             name
@@ -120,7 +120,7 @@ class Tap:
         """Put the hook on the layer; a second call does nothing."""
         if self._hooks:
             return
-        around = {name: compiled_around(self.model, module) for name, module in self._candidates.items()}
+        around = {name: compiled_around(self._model, module) for name, module in self._candidates.items()}
         for name, module in self._candidates.items():
             hook = Hook(self, name)
             self._hooks[name] = hook, module.register_forward_hook(hook)
@@ -130,7 +130,7 @@ class Tap:
             for hook, _ in self._hooks.values():
                 hook.stay_eager()
         if self._backwards is not None:
-            self._backwards.attach(self._candidates.values(), self.model)
+            self._backwards.attach(self._candidates.values(), self._model)
 
     def detach(self) -> None:
         """Take the hook off and forget what was collected."""
