@@ -17,18 +17,7 @@ Batch = TypeVar("Batch")
 
 
 class LoopMonitor(Course):
-    """What `watch` returns; a context manager, which closes it.
-
-    Args:
-        monitor: does the work.
-        optimizer: its steps are counted.
-        criterion: module to whose loss the auxiliary one is added, or None.
-        first_step: the number of the first step.
-
-    Attributes:
-        monitor: does the work.
-        step: optimizer steps done.
-    """
+    """What `watch` returns; a context manager, which closes it. Arguments and attributes are those of `Course`."""
 
     def attach(self, model: nn.Module, **options: Any) -> None:
         """Put the hooks on model, optimizer and criterion; ``options`` are those of `UniformityMonitor.attach`."""
