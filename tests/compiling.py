@@ -1,7 +1,5 @@
 """A small model, the ways to compile it, a backend that counts, and a torch.compile without a past."""
 
-import contextlib
-
 import torch
 import torch._dynamo
 from torch import nn
@@ -19,17 +17,8 @@ class Counting:
         return lookup_backend("aot_eager")(graph, example_inputs)
 
 
-@contextlib.contextmanager
-def fresh():
-    """Nothing was compiled yet, and after it nothing was."""
-    try:
-        forget()
-        yield
-    finally:
-        forget()
-
-
 def forget():
+    """Have nothing compiled yet; between tests that is so anyway."""
     torch.compiler.reset()
     torch._dynamo.utils.counters.clear()
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from compiling import WAYS, fresh
+from compiling import WAYS
 from compiling import Model as Compiled
 from test_tap import Model, collect
 from uniformity_callbacks.monitor import UniformityMonitor
@@ -52,13 +52,12 @@ def test_calls_in_reentrant_checkpoints_count_where_they_were_made():
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf Tensor:UserWarning")
 @pytest.mark.parametrize("way", WAYS)
 def test_calls_in_compiled_code_count_in_their_order(way):
-    with fresh():
-        inner, batches = Compiled(), [torch.randn(5, 4) for _ in range(4)]
-        model = way(inner, backend="aot_eager")
-        views = collect(Tap(model, calls="last:2"), lambda: run(model, batches))
-        assert len(views) == 2
-        for view, x in zip(views, batches[2:], strict=True):
-            assert torch.allclose(view, inner.projector(inner.encoder(x)))
+    inner, batches = Compiled(), [torch.randn(5, 4) for _ in range(4)]
+    model = way(inner, backend="aot_eager")
+    views = collect(Tap(model, calls="last:2"), lambda: run(model, batches))
+    assert len(views) == 2
+    for view, x in zip(views, batches[2:], strict=True):
+        assert torch.allclose(view, inner.projector(inner.encoder(x)))
 
 
 def test_the_loss_and_the_reading_are_of_the_same_calls(tmp_path):

@@ -7,18 +7,12 @@ import weakref
 import pytest
 import torch
 
-from compiling import TRACED, WAYS, Counting, Holder, Model, forget, fresh, passes, whole, wrapped
+from compiling import TRACED, WAYS, Counting, Holder, Model, forget, passes, whole, wrapped
 from uniformity_callbacks.compiled import RECENT, Memory, remember
 from uniformity_callbacks.tap import Tap
 
 # Torch's own, on the fake tensors that it compiles with.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf Tensor:UserWarning")
-
-
-@pytest.fixture(autouse=True)
-def _fresh():
-    with fresh():
-        yield
 
 
 def graphs(way, tapped, fullgraph=True):

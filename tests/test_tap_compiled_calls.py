@@ -7,17 +7,11 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from compiling import Counting, Holder, Model, Projector, forget, fresh, passes, whole
+from compiling import Counting, Holder, Model, Projector, forget, passes, whole
 from uniformity_callbacks.tap import Tap
 
 # Torch's own, on the fake tensors that it compiles with.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf Tensor:UserWarning")
-
-
-@pytest.fixture(autouse=True)
-def _fresh():
-    with fresh():
-        yield
 
 
 def test_calls_inside_and_outside_of_compiled_code_keep_their_order():

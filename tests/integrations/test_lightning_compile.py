@@ -8,23 +8,17 @@ import torch
 from torch import nn
 from trainers import Embeds, distance, fit, journal, loader, new
 
-from compiling import Counting, forget, fresh
+from compiling import Counting, forget
 from uniformity_callbacks.integrations.lightning import UniformityCallback
 
 pytestmark = [
-    pytest.mark.usefixtures("own_place", "nothing_compiled"),
+    pytest.mark.usefixtures("own_place"),
     # Of torch's own while it compiles: fake tensors' .grad, and a module of inductor's.
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf Tensor:UserWarning"),
     pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),
 ]
 ROWS = (16, 11)
 """Of no other tensor's shape, so that those that are held can be told."""
-
-
-@pytest.fixture
-def nothing_compiled():
-    with fresh():
-        yield
 
 
 class Projector(nn.Module):

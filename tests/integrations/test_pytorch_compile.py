@@ -5,7 +5,7 @@ import torch
 from plain import ROWS, batches, made, readings, sgd, watched
 from torch.utils.checkpoint import checkpoint
 
-from compiling import WAYS, Counting, Model, fresh
+from compiling import WAYS, Counting, Model, forget
 from uniformity_callbacks import read_journal
 
 pytestmark = [
@@ -34,30 +34,30 @@ def test_a_compiled_model(way, after, weight):
     """Bitwise the run that is not watched; each pass seen; no graph more than without."""
 
     def run(watching):
-        with fresh():
-            torch.manual_seed(0)
-            plain = Model()
-            counting = Counting()
-            optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
-            monitor = None
-            arguments = {"every_n_steps": 2, "alerts": None, "auxiliary": weight}
-            if watching and not after:
-                monitor = watched(plain, optimizer, **arguments)
-            model = way(plain, backend=counting)
-            torch.manual_seed(1)
-            if after:  # it has run
-                steps_of(model, optimizer, steps=1)
-                if watching:
-                    monitor = watched(model, optimizer, **arguments)
-            graphs = counting.graphs
-            steps_of(model, optimizer, monitor, weight)
-            if monitor is not None:
-                monitor.close()
-                assert readings(monitor) == [(0, 40), (2, 40), (4, 40)]
-                series = read_journal(monitor.journal).series("alignment")[1]
-                assert len(series) == 3
-                assert monitor.monitor.faults.count == 0
-            return [p.detach().clone() for p in plain.parameters()], counting.graphs - graphs, graphs
+        forget()
+        torch.manual_seed(0)
+        plain = Model()
+        counting = Counting()
+        optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
+        monitor = None
+        arguments = {"every_n_steps": 2, "alerts": None, "auxiliary": weight}
+        if watching and not after:
+            monitor = watched(plain, optimizer, **arguments)
+        model = way(plain, backend=counting)
+        torch.manual_seed(1)
+        if after:  # it has run
+            steps_of(model, optimizer, steps=1)
+            if watching:
+                monitor = watched(model, optimizer, **arguments)
+        graphs = counting.graphs
+        steps_of(model, optimizer, monitor, weight)
+        if monitor is not None:
+            monitor.close()
+            assert readings(monitor) == [(0, 40), (2, 40), (4, 40)]
+            series = read_journal(monitor.journal).series("alignment")[1]
+            assert len(series) == 3
+            assert monitor.monitor.faults.count == 0
+        return [p.detach().clone() for p in plain.parameters()], counting.graphs - graphs, graphs
 
     expected, graphs, first = run(False)
     got, more, _ = run(True)
@@ -68,16 +68,15 @@ def test_a_compiled_model(way, after, weight):
 
 
 def test_a_compiled_step_of_the_optimizer_is_counted():
-    with fresh():
-        model = made()
-        optimizer = sgd(model)
-        with watched(model, optimizer, every_n_steps=1) as monitor:
-            step = torch.compile(optimizer.step, backend="eager")
-            for ((x0, x1),) in batches(3):
-                (model(x0) - model(x1)).square().mean().backward()
-                step()
-                optimizer.zero_grad()
-        assert readings(monitor) == [(k, 2 * ROWS) for k in range(3)]
+    model = made()
+    optimizer = sgd(model)
+    with watched(model, optimizer, every_n_steps=1) as monitor:
+        step = torch.compile(optimizer.step, backend="eager")
+        for ((x0, x1),) in batches(3):
+            (model(x0) - model(x1)).square().mean().backward()
+            step()
+            optimizer.zero_grad()
+    assert readings(monitor) == [(k, 2 * ROWS) for k in range(3)]
 
 
 class Within(Model):
@@ -89,17 +88,16 @@ class Within(Model):
 
 @pytest.mark.parametrize("weight", [None, 0.5])
 def test_compiled_code_that_runs_again_in_backward_is_seen_once_where_the_loss_is_followed(weight):
-    with fresh():
-        model = Within()
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        with watched(model, optimizer, layer="projector.linear", auxiliary=weight, every_n_steps=1) as monitor:
-            model.projector = torch.compile(model.projector, backend=Counting())
-            for _ in range(3):
-                for _ in range(2):
-                    z0, z1 = model(torch.randn(20, 4)), model(torch.randn(20, 4))
-                    # Without a weight, too: then it says where backward begins.
-                    monitor.add_auxiliary((z0 - z1).square().mean()).backward()
-                optimizer.step()
-                optimizer.zero_grad()
-        assert readings(monitor) == [(k, 80) for k in range(3)]
-        assert monitor.monitor.faults.count == 0
+    model = Within()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with watched(model, optimizer, layer="projector.linear", auxiliary=weight, every_n_steps=1) as monitor:
+        model.projector = torch.compile(model.projector, backend=Counting())
+        for _ in range(3):
+            for _ in range(2):
+                z0, z1 = model(torch.randn(20, 4)), model(torch.randn(20, 4))
+                # Without a weight, too: then it says where backward begins.
+                monitor.add_auxiliary((z0 - z1).square().mean()).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert readings(monitor) == [(k, 80) for k in range(3)]
+    assert monitor.monitor.faults.count == 0
