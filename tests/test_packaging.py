@@ -17,6 +17,7 @@ ORDER = [
     "moments",
     "sample",
     "gathered",
+    "closed_form",
     "measures",
     "functional.embeddings",
     "functional.wasserstein",

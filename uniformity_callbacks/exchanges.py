@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from uniformity_callbacks import spectrum
+from uniformity_callbacks.closed_form import by_lengths, rooted
 from uniformity_callbacks.ranks import Ranks
 from uniformity_callbacks.shapes import Shape, may_not_wait, pack, unpack
-from uniformity_callbacks.statistics import unit_rows
+from uniformity_callbacks.statistics import UnitRows, unit_rows
 
 Rows = Sequence[Tensor | None]
 """Of each layer this rank's rows (n, d), or None."""
@@ -24,20 +25,14 @@ class Whole:
 
     Attributes:
         trace_root: ``tr S^(1/2)``, S the covariance of all valid unit rows.
-        gradient: its gradient with respect to this rank's unit rows, times the number of ranks; (n, d), of the rows
-            that were sent.
+        gradient: its gradient with respect to this rank's rows, times the number of ranks; (n, d), of those that were
+            sent.
         shape: of the layer's rows.
     """
 
     trace_root: Tensor
     gradient: Tensor
     shape: Shape
-
-    @classmethod
-    def of(cls, norm: Tensor, polar: Tensor, count: Tensor, size: int, shape: Shape) -> Whole:
-        """Return it for the nuclear norm of ``count`` centred rows and this rank's part of their polar factor."""
-        root = count.clamp(min=1.0).sqrt()
-        return cls(norm / root, polar * (size / root), shape)
 
 
 class Exchange(ABC):
@@ -102,12 +97,11 @@ class ByRows(Exchange):
         return [shape and self._whole(shape, next(layers), z) for shape, z in zip(self.shapes, rows, strict=True)]
 
     def _whole(self, shape: Shape, padded: Tensor, own: Tensor | None) -> Whole:
-        u = unit_rows(padded.reshape(-1, shape.d))
-        norm, inverse = spectrum.norm_and_root(spectrum.gram(u.centred))
+        found = rooted(padded.reshape(-1, shape.d))
         sent = self._sent(shape, own)
         first = self.ranks.rank * shape.n
-        polar = spectrum.polar_factor(u.centred, inverse)[first : first + (0 if sent is None else len(sent))]
-        return Whole.of(norm, polar, u.count, self.ranks.size, shape)
+        part = slice(first, first + (0 if sent is None else len(sent)))
+        return Whole(found.value, found.gradient(self.ranks.size, part), shape)
 
     @staticmethod
     def _sent(shape: Shape, own: Tensor | None) -> Tensor | None:
@@ -129,7 +123,7 @@ class BySums(Exchange):
         self._means = means
         for k in [k for k, mean in means.items() if (shape := shapes[k]) is not None and shape.d != len(mean)]:
             del means[k]
-        self._own: dict[int, tuple[Tensor, Tensor]] = {}  # which rows are valid (n, 1); unit rows about the mean
+        self._own: dict[int, tuple[UnitRows, Tensor]] = {}  # unit rows; the same about the mean
 
     def fits(self, shape: Shape, rows: Tensor) -> bool:
         """Whether they are of the agreed kind, however many there are."""
@@ -140,8 +134,8 @@ class BySums(Exchange):
         parts = [head]
         for k, shape in enumerate(self.shapes):
             if shape is not None:
-                valid, c = self._own[k] = self._about(k, shape, rows[k])
-                parts += [valid.sum()[None], c.sum(0), (c.T @ c).flatten()]
+                u, c = self._own[k] = self._about(k, shape, rows[k])
+                parts += [u.count[None], c.sum(0), (c.T @ c).flatten()]
         device = self.ranks.device
         return torch.cat([part.to(device, torch.float64, non_blocking=may_not_wait(device)) for part in parts])
 
@@ -162,12 +156,13 @@ class BySums(Exchange):
         """Decompose the covariances."""
         wholes: list[Whole | None] = [None] * len(self.shapes)
         for j, shape, count, total, products in self._sums(got, k):
-            valid, c = self._own[j]
+            u, c = self._own[j]
             shift = total / count.clamp(min=1.0)
             scatter = products.view(shape.d, shape.d) - count * torch.outer(shift, shift)
             norm, inverse = spectrum.norm_and_root(scatter, scale=count[0] * shift.square().sum())
-            polar = torch.where(valid, c - shift.to(c.device), 0.0) @ inverse.to(c.device)
-            wholes[j] = Whole.of(norm.to(c.device), polar, count[0].to(c.device), self.ranks.size, shape)
+            polar = torch.where(u.valid[:, None], c - shift.to(c.device), 0.0) @ inverse.to(c.device)
+            many = count[0].to(c.device).clamp(min=1.0).sqrt()
+            wholes[j] = Whole(norm.to(c.device) / many, by_lengths(polar * (self.ranks.size / many), u), shape)
         return wholes
 
     def _sums(self, got: Tensor, k: int) -> Iterator[tuple[int, Shape, Tensor, Tensor, Tensor]]:
@@ -176,10 +171,10 @@ class BySums(Exchange):
         parts = iter(torch.split(got[k:], [length for _, shape in seen for length in (1, shape.d, shape.d**2)]))
         return ((j, shape, next(parts), next(parts), next(parts)) for j, shape in seen)
 
-    def _about(self, k: int, shape: Shape, own: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _about(self, k: int, shape: Shape, own: Tensor | None) -> tuple[UnitRows, Tensor]:
         if own is None or not self.fits(shape, own):
             own = torch.zeros(0, shape.d, device=self.ranks.device)
         u = unit_rows(own)
         mean = self._means.get(k)
         c = u.rows if mean is None else torch.where(u.valid[:, None], u.rows - mean.to(u.rows.device), 0.0)
-        return u.valid[:, None], c
+        return u, c

@@ -13,7 +13,6 @@ from uniformity_callbacks.exchanges import ByRows, BySums, Exchange, Rows, Whole
 from uniformity_callbacks.loss import WassersteinLoss
 from uniformity_callbacks.ranks import Channel, Ranks
 from uniformity_callbacks.shapes import Shape, agree, by_moments, grown
-from uniformity_callbacks.statistics import unit_rows
 
 
 class JointLoss:
@@ -41,7 +40,7 @@ class JointLoss:
             rows: for each layer this rank's rows (n, d), None if it has none. Every rank must name as many layers.
         """
         if self._channel is None:
-            return [None if z is None else self._loss.weigh(measures.w2(unit_rows(z)), z) for z in rows]
+            return [None if z is None else self._loss.weigh(measures.uniformity(z), z) for z in rows]
         with torch.no_grad():
             wholes = self._wholes(self._channel, rows)
         return [None if w is None else self._term(w, z) for w, z in zip(wholes, rows, strict=True)]
@@ -51,10 +50,10 @@ class JointLoss:
         like = torch.empty(0, shape.d, dtype=shape.dtype, device=trace_root.device) if own is None else own
         trace_root = trace_root.to(like.device)
         if own is not None:
-            gradient = torch.zeros(own.shape, dtype=torch.float64, device=own.device)
+            gradient = torch.zeros_like(own)
             if sent := len(whole.gradient):  # of another dimension than agreed none were
                 gradient[:sent] = whole.gradient
-            trace_root = _Known.apply(unit_rows(own).rows, trace_root, gradient)  # type: ignore[no-untyped-call]
+            trace_root = _Known.apply(own, trace_root, gradient)  # type: ignore[no-untyped-call]
         return self._loss.weigh(measures.distance(torch.ones_like(trace_root), trace_root, like.shape[1]), like)
 
     def _wholes(self, channel: Channel, rows: Rows) -> list[Whole | None]:

@@ -9,7 +9,6 @@ from uniformity_callbacks import measures
 from uniformity_callbacks.functional.embeddings import check_embeddings, result
 from uniformity_callbacks.names import nearest
 from uniformity_callbacks.schedules import Constant, LinearDecay, Schedule, check_weight
-from uniformity_callbacks.statistics import unit_rows
 
 PUBLISHED: dict[str, Schedule] = {"byol": Constant(0.2), "mocov2": Constant(1.0), "barlow_twins": LinearDecay(30.0)}
 """Weights of the paper's experiments (arXiv 2403.00642): BYOL and MoCo v2 constant, Barlow Twins linear to 0."""
@@ -103,7 +102,7 @@ class WassersteinLoss(nn.Module):
             TypeError: a view is not a floating-point tensor.
         """
         rows = self.rows(*views)
-        return self.weigh(measures.w2(unit_rows(rows)), rows)
+        return self.weigh(measures.uniformity(rows), rows)
 
     def rows(self, *views: Tensor) -> Tensor:
         """Return the checked rows of all views together.

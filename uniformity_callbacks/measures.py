@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from uniformity_callbacks.closed_form import trace_root
 from uniformity_callbacks.sample_size import LEAST_ROWS, wasserstein_floor
 from uniformity_callbacks.spectrum import root
 from uniformity_callbacks.statistics import Statistics, UnitRows
@@ -30,6 +31,12 @@ range and the weights are those of reptrix, the code of alpha-ReQ's authors."""
 
 _LEAST_FITTED = 3
 """Eigenvalues that a power law needs: two always lie on a line."""
+
+
+def uniformity(z: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
+    """Return W2 of the unit rows of raw embeddings, with its gradient in closed form; sqrt(2) if no row is valid."""
+    root_trace = trace_root(z)
+    return distance(torch.ones_like(root_trace), root_trace, z.shape[1])
 
 
 def w2(s: Statistics) -> Float[Tensor, ""]:

@@ -48,15 +48,23 @@ def prepare(z: Tensor, normalize: bool, name: str = "z") -> UnitRows:
         ValueError: z is not (n, d) with n >= 2, or not finite.
         TypeError: z is not a floating-point tensor.
     """
+    check_finite(z, name)
+    return unit_rows(z, normalize=normalize)
+
+
+def check_finite(z: Tensor, name: str = "z") -> None:
+    """Raise unless ``z`` is a finite floating-point tensor (n, d) with n >= 2 and d >= 1."""
     check_embeddings(z, name)
-    finite = torch.isfinite(z.detach()).all(dim=1)
+    z = z.detach()
+    if z.sum().isfinite():  # one pass over them; of NaN or infinity it is neither
+        return
+    finite = torch.isfinite(z).all(dim=1)
     if not finite.all():
         bad, n = int((~finite).sum()), z.shape[0]
         raise ValueError(
             f"{name} must be finite, got {bad} of {n} rows with NaN or infinity; leave them out first, e.g. "
             f"{name}[{name}.isfinite().all(1)]"
         )
-    return unit_rows(z, normalize=normalize)
 
 
 def prepare_sample(z: Tensor, normalize: bool) -> UnitRows:

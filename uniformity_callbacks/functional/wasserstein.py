@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from uniformity_callbacks import measures
-from uniformity_callbacks.functional.embeddings import check_whole, prepare, prepare_sample, result
+from uniformity_callbacks.functional.embeddings import check_finite, check_whole, prepare, prepare_sample, result
 from uniformity_callbacks.sample_size import wasserstein_floor as _floor
 
 
@@ -41,6 +41,9 @@ def wasserstein_uniformity(z: Float[Tensor, "n d"], *, normalize: bool = True) -
         >>> round(wasserstein_uniformity(torch.ones(64, 8)).item(), 4)  # one point
         1.4142
     """
+    if normalize:
+        check_finite(z)
+        return result(z, measures.uniformity(z))
     return result(z, measures.w2(prepare(z, normalize)))
 
 

@@ -1,0 +1,197 @@
+"""``tr S^(1/2)`` of unit rows and its gradient in closed form, from raw embeddings in one step.
+
+With unit rows u, their centred rows c, P the polar factor of c and R = (c^T c)^(-1/2) or (c c^T)^(-1/2), the gradient
+with respect to u is ``P / sqrt(n)``, P = c R or R c, whose columns have mean zero as those of c. Dividing each row by
+its length l takes from it what lies along the row: ``(g - u (u . g)) / l``. Where n <= d that is one product of an
+(n, n) matrix and the rows, and in single precision not even centred rows are formed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from uniformity_callbacks import spectrum
+from uniformity_callbacks.statistics import UnitRows, unit_rows
+
+WELL_SPREAD = 0.02
+"""Single precision is enough where no singular value lies below this share of the largest.
+
+A Gram matrix in float32 is known to some 1e-7 of its largest eigenvalue, so that the weakest direction's share of the
+gradient is known to 1e-7 / 0.02^2 / 2 = 1e-4. Elsewhere all is done in float64."""
+
+_NEAR_IDEAL = 0.995
+"""Share of the ideal's ``tr S^(1/2)`` above which W2, then below 0.1, is a difference of near numbers: float64, too."""
+
+_SQUARES = 1e-30, 1e30
+"""Squared lengths that single precision takes: far from both ends of its range."""
+
+
+@dataclass(frozen=True)
+class Rooted:
+    """``tr S^(1/2)`` of some rows' directions, and what its gradient is made of.
+
+    Attributes:
+        value: ``tr S^(1/2)``, float64.
+        matrix: (n, n) where n <= d: what makes the gradient of the rows; else (d, d), R.
+        rows: (n, d): raw where n <= d in single precision; else centred unit rows, zero where not valid.
+        mean: (d,), of the valid unit rows; None where the rows are raw.
+        scales: (n,): 1 / (length sqrt(count)), 0 where a row is not valid; where n <= d times (u . g) of each row.
+    """
+
+    value: Float[Tensor, ""]
+    matrix: Tensor
+    rows: Float[Tensor, "n d"]
+    mean: Float[Tensor, " d"] | None
+    scales: Float[Tensor, " n"]
+
+    def gradient(self, factor: Tensor | float = 1.0, part: slice = slice(None)) -> Float[Tensor, "m d"]:
+        """Return ``factor`` times the gradient with respect to a part of the raw rows, in the precision worked in."""
+        matrix = self.matrix * factor
+        if is_wide(self.rows):
+            if self.mean is None:
+                return matrix[part] @ self.rows
+            return torch.addmm(torch.outer(self.scales[part] * -factor, self.mean), matrix[part], self.rows)
+        rows, mean, scales = self.rows[part], self.mean, self.scales[part, None]
+        assert mean is not None, "raw rows are kept of wide ones only"
+        polar: Tensor = rows @ matrix
+        along = (torch.linalg.vecdot(rows, polar) + polar @ mean)[:, None]
+        polar.addcmul_(rows + mean, along, value=-1.0).mul_(scales)
+        return polar
+
+
+def is_wide(z: Tensor) -> bool:
+    """Whether rows are no more than features: the smaller Gram matrix is then that of rows."""
+    return z.shape[0] <= z.shape[1]
+
+
+def trace_root(z: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
+    """Return ``tr S^(1/2)`` of the unit rows of ``z``, float64, differentiable.
+
+    Rows that are zero or not finite are left out and get no gradient.
+    """
+    if not (torch.is_grad_enabled() and z.requires_grad):
+        return unit_rows(z).trace_root
+    value: Tensor = _TraceRoot.apply(z)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return value
+
+
+@torch.no_grad()
+def rooted(z: Float[Tensor, "n d"]) -> Rooted:
+    """Return ``tr S^(1/2)`` and its gradient's parts.
+
+    In single precision where that is enough, on a CPU; in float64 without looking at a value elsewhere.
+    """
+    looks = not (spectrum.by_products(z) or torch.compiler.is_compiling())
+    if looks and z.dtype != torch.float64 and z.numel():
+        with torch.autocast("cpu", enabled=False):
+            found = _single(z.to(torch.float32)) if _products_are_exact() else None
+        if found is not None:
+            return found
+    return _double(z)
+
+
+def by_lengths(gradient: Float[Tensor, "n d"], u: UnitRows) -> Float[Tensor, "n d"]:
+    """Return the gradient with respect to raw rows from that with respect to unit rows; 0 where not valid."""
+    along: Tensor = torch.linalg.vecdot(u.rows, gradient)[:, None]
+    return torch.where(u.valid, 1.0 / u.lengths, 0.0)[:, None] * (gradient - u.rows * along)
+
+
+def _products_are_exact() -> bool:
+    """Whether products of float32 matrices are: settings may let them run in bfloat16 or TF32."""
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)
+    precision = getattr(matmul, "fp32_precision", None) or torch.get_float32_matmul_precision()
+    return precision in ("ieee", "none", "highest")
+
+
+def _single(z: Float[Tensor, "n d"]) -> Rooted | None:
+    """Return it by float32; None where that is not enough, or a row is not valid."""
+    (n, d), wide = z.shape, is_wide(z)
+    products = z @ z.T if wide else None
+    squares = torch.linalg.vecdot(z, z) if products is None else products.diagonal().clone()
+    least, most = squares.aminmax()
+    if not (float(least) > _SQUARES[0] and float(most) < _SQUARES[1]):  # NaN is neither
+        return None
+    scales = squares.rsqrt()
+    if products is not None:
+        products.mul_(scales).mul_(scales[:, None])  # (n, n), cosines
+        by_row = products.mean(1)
+        square = float(by_row.mean())  # |mean|^2
+        gram = products - by_row - (by_row - square)[:, None]
+    else:
+        c = z * scales[:, None]
+        mean = c.mean(0)
+        square = float(mean @ mean)
+        c -= mean
+        gram = c.T @ c
+    trace = float(gram.diagonal().sum())
+    # Between the mean eigenvalue and the largest: the mean weighted by themselves.
+    top = float(torch.linalg.vector_norm(gram)) ** 2 / trace if trace > 0 else 0.0
+    weak = WELL_SPREAD**2 * (top + n * square)
+    if products is not None:
+        gram += top / n  # centred rows have no part in the vector of ones: it gets an eigenvalue among the others'
+    if trace <= 0 or not _exceeds(gram, weak):
+        return None
+    values, vectors = torch.linalg.eigh(gram)
+    singular = values.sqrt()
+    root = (vectors / singular) @ vectors.T
+    # The mean of tr(R G) and tr(R^-1) knows the norm to second order in R's error. Eigenvectors are of length 1 nearly.
+    norm = (root * gram).sum(dtype=torch.float64)
+    norm = 0.5 * (norm + singular.double() @ (2.0 - vectors.double().square().sum(0)))
+    if products is not None:
+        norm -= math.sqrt(top)
+    value = norm / math.sqrt(n)
+    if float(value) > _NEAR_IDEAL * math.sqrt(d):
+        return None
+    scales = scales / math.sqrt(n)
+    if products is None:
+        return Rooted(value, root, c, mean, scales)
+    root -= 1.0 / (math.sqrt(top) * n)
+    along = torch.linalg.vecdot(root, products)
+    root.diagonal().sub_(along)
+    return Rooted(value, root.mul_(scales).mul_((scales * math.sqrt(n))[:, None]), z, None, scales * along)
+
+
+def _exceeds(gram: Tensor, least: float) -> bool:
+    """Whether all eigenvalues are larger; a twentieth of the cost of knowing them."""
+    shifted = gram.clone()
+    shifted.diagonal().sub_(least)
+    return not int(torch.linalg.cholesky_ex(shifted).info)
+
+
+def _double(z: Float[Tensor, "n d"]) -> Rooted:
+    """Return it by float64, for rows of any kind, without a look at a value."""
+    u = unit_rows(z)
+    root_count = u.count.clamp(min=1.0).sqrt()
+    scales = torch.where(u.valid, 1.0 / (u.lengths * root_count), 0.0)
+    c, mean = u.centred, u.mean
+    gram = c @ c.T if is_wide(z) else c.T @ c
+    norm, root = spectrum.norm_and_root(gram)
+    value = norm / root_count
+    if not is_wide(z):
+        return Rooted(value, root, c, mean, scales)
+    along = torch.linalg.vecdot(root, gram) + root @ (c @ mean)
+    matrix = (root - torch.diag(along)) * scales[:, None]
+    return Rooted(value, matrix, c, mean, scales * along)
+
+
+class _TraceRoot(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, z: Tensor) -> Tensor:
+        found = rooted(z)
+        ctx.save_for_backward(found.matrix, found.rows, found.mean, found.scales)  # type: ignore[arg-type]  # or None
+        ctx.dtype = z.dtype  # type: ignore[attr-defined]
+        return found.value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
+        matrix, rows, mean, scales = ctx.saved_tensors  # type: ignore[attr-defined]
+        found = Rooted(grad, matrix, rows, mean, scales)
+        with torch.autocast("cpu", enabled=False):  # float64, all there is elsewhere, is left alone by it
+            return found.gradient(grad.to(matrix.dtype)).to(ctx.dtype)  # type: ignore[attr-defined]
