@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uniformity_callbacks import measures
+from uniformity_callbacks import pairwise
 from uniformity_callbacks.functional.embeddings import check_positive, check_whole
 from uniformity_callbacks.integrations import row_sample
 from uniformity_callbacks.integrations.accumulator import Accumulator, rank_zero_warn
@@ -65,14 +65,14 @@ class Alignment(Accumulator):
         if len({view.shape for view in views}) > 1:
             shapes = ", ".join(str(tuple(view.shape)) for view in views)
             raise ValueError(f"views must have one shape, got {shapes}; row i of each is of one image")
-        totals = [measures.total_distance(a, b, power=self.alpha) for a, b in combinations(rows, 2)]
+        totals = [pairwise.total_distance(a, b, power=self.alpha) for a, b in combinations(rows, 2)]
         self.distances = self.distances + torch.stack([torch.stack(total) for total in totals])
         self.nonfinite = self.nonfinite + torch.stack([u.nonfinite for u in rows]).sum()
 
     def compute(self) -> Tensor:
         """Return the metric of all rows so far."""
         self._tell(self.nonfinite)
-        return self._value(measures.mean_distance(*self.distances.unbind(1)).mean())
+        return self._value(pairwise.mean_distance(*self.distances.unbind(1)).mean())
 
 
 class WangIsolaUniformity(Accumulator):

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from uniformity_callbacks import measures
+from uniformity_callbacks import pairwise
 from uniformity_callbacks.statistics import unit_rows
 
 _STEP, _FIRST, _SECOND = (x - (1 << 64) for x in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
@@ -111,5 +111,5 @@ def potential(sample: Float[Tensor, "most k"], rows: Float[Tensor, ""], *, t: fl
     share = (counts * (counts - 1.0)).sum() / counts.sum() / (rows - 1.0)
     if len(sample) < 2:
         return torch.zeros_like(rows)  # all rows are equal
-    different = measures.potential(unit_rows(sample[:, 2:]), t=t, counts=counts)
+    different = pairwise.potential(unit_rows(sample[:, 2:]), t=t, counts=counts)
     return torch.logaddexp(torch.log1p(-share) + different, share.log())

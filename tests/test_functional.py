@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import reference
 from reference import CASES, VALUES
-from uniformity_callbacks import functional, measures
+from uniformity_callbacks import functional, pairwise
 
 
 def effective_dims(z, **options):
@@ -200,7 +200,9 @@ def test_not_normalised_rows_are_taken_as_they_are():
 def test_pairs_in_blocks_are_all_pairs(monkeypatch):
     z = torch.randn(101, 7)
     whole = functional.wang_isola_uniformity(z)
-    monkeypatch.setattr(measures, "_PAIRS_AT_ONCE", 500)
+    monkeypatch.setattr(pairwise, "_PAIRS_AT_ONCE", 500)
+    monkeypatch.setattr(pairwise, "_ON_THE_DIAGONAL", 20)
+    monkeypatch.setattr(pairwise, "_ROWS_AT_ONCE", 30)
     assert functional.wang_isola_uniformity(z).item() == pytest.approx(whole.item(), rel=1e-6)
 
 

@@ -17,6 +17,7 @@ ORDER = [
     "moments",
     "sample",
     "gathered",
+    "pairwise",
     "closed_form",
     "measures",
     "functional.embeddings",

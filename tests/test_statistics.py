@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uniformity_callbacks import functional, measures
+from uniformity_callbacks import functional, measures, pairwise
 from uniformity_callbacks.moments import Moments
 from uniformity_callbacks.statistics import UnitRows, unit_rows
 
@@ -139,4 +139,4 @@ def test_rows_may_stand_for_several():
     unit = many / many.norm(dim=1, keepdim=True)
     squares = torch.cdist(unit, unit).square()[torch.cdist(many, many) > 0]
     expected = torch.exp(-3.0 * squares).mean().log().item()
-    assert measures.potential(unit_rows(z), t=3.0, counts=counts).item() == pytest.approx(expected)
+    assert pairwise.potential(unit_rows(z), t=3.0, counts=counts).item() == pytest.approx(expected)

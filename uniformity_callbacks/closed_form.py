@@ -87,8 +87,7 @@ def rooted(z: Float[Tensor, "n d"]) -> Rooted:
 
     In single precision where that is enough, on a CPU; in float64 without looking at a value elsewhere.
     """
-    looks = not (spectrum.by_products(z) or torch.compiler.is_compiling())
-    if looks and z.dtype != torch.float64 and z.numel():
+    if spectrum.may_look(z) and z.dtype != torch.float64 and z.numel():
         with torch.autocast("cpu", enabled=False):
             found = _single(z.to(torch.float32)) if _products_are_exact() else None
         if found is not None:

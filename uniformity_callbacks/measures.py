@@ -14,13 +14,10 @@ from torch import Tensor
 from uniformity_callbacks.closed_form import trace_root
 from uniformity_callbacks.sample_size import LEAST_ROWS, wasserstein_floor
 from uniformity_callbacks.spectrum import root
-from uniformity_callbacks.statistics import Statistics, UnitRows
+from uniformity_callbacks.statistics import Statistics
 
 _IDEAL_SQUARED = 1e-14
 """W2^2 below this is the ideal: it is a difference of numbers near 1, known to about 1e-15."""
-
-_PAIRS_AT_ONCE = 1 << 22
-"""Entries of the pairwise distance matrix held at a time: 32 MB in float64."""
 
 RANKME_EPSILON = 1e-7
 """Added to each share of the singular values, as RankMe's paper has it (arXiv 2210.02885, equation 1)."""
@@ -131,55 +128,6 @@ def norm_cv(s: Statistics) -> Float[Tensor, ""]:
 def floor(s: Statistics) -> Float[Tensor, ""]:
     """Return the W2 that ideal samples of as many rows read."""
     return torch.tensor(wasserstein_floor(int(s.count), s.dims) if s.count >= 2 else math.nan, dtype=torch.float64)
-
-
-def potential(u: UnitRows, *, t: float = 2.0, counts: Float[Tensor, " n"] | None = None) -> Float[Tensor, ""]:
-    """Return L_U; NaN if fewer than two rows are valid.
-
-    Args:
-        u: the rows.
-        t: the potential's parameter.
-        counts: how many equal rows each row stands for, by which pairs are weighted; a row makes no pair with itself.
-    """
-    # Centred, since distances do not change and near-constant rows would lose all their digits otherwise.
-    rows = u.centred[u.valid]
-    n = rows.shape[0]
-    if n < 2:
-        return rows.sum() * math.nan
-    weights = None if counts is None else counts[u.valid].log()
-    lengths = rows.square().sum(1)
-    block = max(1, _PAIRS_AT_ONCE // n)
-    logs = []
-    for start in range(0, n, block):
-        part = rows[start : start + block]
-        distances = lengths[start : start + block, None] + lengths[None, start:] - 2.0 * part @ rows[start:].T
-        exponents = -t * distances.clamp(min=0.0)
-        if weights is not None:
-            exponents += weights[start : start + block, None] + weights[None, start:]
-        # Pairs i < j only: each once, no row with itself.
-        upper = torch.ones_like(distances, dtype=torch.bool).triu(diagonal=1)
-        logs.append(torch.logsumexp(torch.where(upper, exponents, -math.inf).flatten(), dim=0))
-    many = rows.new_ones(n) if counts is None else counts[u.valid]
-    pairs = (many.sum().square() - many.square().sum()) / 2.0
-    return torch.logsumexp(torch.stack(logs), dim=0) - pairs.log()
-
-
-def alignment(x: UnitRows, y: UnitRows, *, power: float = 2.0) -> Float[Tensor, ""]:
-    """Return the mean distance to the ``power`` between rows of one number; NaN if no pair is valid."""
-    return mean_distance(*total_distance(x, y, power=power))
-
-
-def total_distance(x: UnitRows, y: UnitRows, *, power: float = 2.0) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Return the sum of the distances to the ``power`` between rows of one number, and how many pairs are valid."""
-    both = x.valid & y.valid
-    squares = torch.where(both[:, None], x.rows - y.rows, 0.0).square().sum(1)
-    distances = squares if power == 2.0 else root(squares).pow(power)
-    return torch.where(both, distances, 0.0).sum(), both.sum().to(distances.dtype)
-
-
-def mean_distance(total: Float[Tensor, "*k"], count: Float[Tensor, "*k"]) -> Float[Tensor, "*k"]:
-    """Return the mean; NaN where there is no pair."""
-    return total / torch.where(count > 0, count, math.nan)
 
 
 def distance(square: Float[Tensor, ""], trace_root: Float[Tensor, ""], d: int) -> Float[Tensor, ""]:

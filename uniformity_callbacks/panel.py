@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from uniformity_callbacks import measures
+from uniformity_callbacks import measures, pairwise
 from uniformity_callbacks.names import nearest
 from uniformity_callbacks.sample import Views
 from uniformity_callbacks.sample_size import LEAST_ROWS
@@ -32,15 +32,15 @@ def _alignment(views: Views) -> Tensor | None:
     """Average over all pairs of views."""
     rows = views.rows
     if views.aligned is not None:
-        return measures.mean_distance(*views.aligned.unbind(1)).mean()
+        return pairwise.mean_distance(*views.aligned.unbind(1)).mean()
     if len(rows) < 2 or not views.paired:
         return None
-    pairs = [measures.alignment(a, b) for k, a in enumerate(rows) for b in rows[k + 1 :]]
+    pairs = [pairwise.alignment(a, b) for k, a in enumerate(rows) for b in rows[k + 1 :]]
     return torch.stack(pairs).mean()
 
 
 def _lu(views: Views) -> Tensor | None:
-    return measures.potential(views.sampled) if views.rows else None
+    return pairwise.potential(views.sampled) if views.rows else None
 
 
 METRICS: dict[str, Metric] = {

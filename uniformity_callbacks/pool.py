@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from uniformity_callbacks import measures
+from uniformity_callbacks import pairwise
 from uniformity_callbacks.gathered import Gathered
 from uniformity_callbacks.moments import Moments
 from uniformity_callbacks.ranks import LONGEST_REASON, Channel, Message, Ranks, in_words
@@ -249,7 +249,7 @@ def _add_up(own: Sequence[tuple[Tensor, ...]], shapes: Sequence[Sequence[Shape]]
 
 def _distances(a: UnitRows, b: UnitRows) -> Tensor:
     even = len(a.rows) == len(b.rows)
-    return torch.stack(measures.total_distance(a, b)) if even else torch.zeros(2, dtype=torch.float64)
+    return torch.stack(pairwise.total_distance(a, b)) if even else torch.zeros(2, dtype=torch.float64)
 
 
 def _lengths(views: Sequence[Shape]) -> list[int]:

@@ -69,7 +69,8 @@ class Views:
     @classmethod
     def of(cls, views: Sequence[Tensor], *, paired: bool = True) -> Views:
         """Prepare the raw rows of each view."""
-        rows = tuple(unit_rows(view.detach().cpu()) for view in views)
+        whole = unit_rows(torch.cat([view.detach().cpu() for view in views]))
+        rows = whole.split([len(view) for view in views])
         return cls(rows, rows, paired and len({view.shape for view in views}) == 1)
 
 

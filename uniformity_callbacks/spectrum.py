@@ -45,7 +45,7 @@ def eigenvalues(symmetric: Float[Tensor, "k k"], *, scale: Float[Tensor, ""] | N
     return torch.where(values > noise, values, 0.0)
 
 
-def refined_eigenvalues(c: Float[Tensor, "n d"]) -> Float[Tensor, " k"]:
+def refined_eigenvalues(c: Float[Tensor, "n d"], whole: Float[Tensor, "k k"]) -> Float[Tensor, " k"]:
     """Return the eigenvalues of the smaller Gram matrix of ``c``, the weak ones as exact as the strong.
 
     Directions that the Gram matrix knows to few digits are taken out of ``c`` and decomposed once more on their own.
@@ -53,8 +53,8 @@ def refined_eigenvalues(c: Float[Tensor, "n d"]) -> Float[Tensor, " k"]:
 
     Args:
         c: finite float64 matrix (n, d).
+        whole: its smaller Gram matrix.
     """
-    whole = gram(c)
     values = eigenvalues(whole)
     weak = int((values <= _WEAK * values[-1]).sum())
     if weak == 0:
@@ -92,6 +92,11 @@ def nuclear_norm(c: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
 def by_products(c: Tensor) -> bool:
     """Whether to use matrix products alone: elsewhere than on a CPU ``eigh`` is slow and waits for the device."""
     return c.device.type != "cpu"  # not is_cuda: without a GPU, tests take this path on the meta device
+
+
+def may_look(c: Tensor) -> bool:
+    """Whether a branch may depend on values: on a CPU, where looking waits for nothing, and outside of a trace."""
+    return not (by_products(c) or torch.compiler.is_compiling())
 
 
 def norm_and_root(

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import ClassVar
 
 import torch
@@ -15,6 +16,10 @@ from torch import Tensor
 
 from uniformity_callbacks import spectrum
 from uniformity_callbacks.sample_size import Population, population
+
+_SPREAD = 0.1
+"""Share of the rows' squared length that is variance, above which centring after the product costs no more than a digit
+of the smallest eigenvalues that float64 knows."""
 
 
 class Statistics(ABC):
@@ -99,6 +104,8 @@ class UnitRows(Statistics):
         valid: (n,), False where the row was zero or not finite.
         lengths: (n,), before normalising; NaN where the row was not finite.
         unit: whether rows were normalised.
+        single: whether they were of at most float32 before: nobody asks for more than it has.
+        within: the rows that these are some of, and which, where products of rows are to be computed once for all.
     """
 
     round_off: ClassVar[float] = 1e-28  # centring equal float64 rows leaves some 1e-32 each
@@ -107,19 +114,38 @@ class UnitRows(Statistics):
     valid: Bool[Tensor, " n"]
     lengths: Float[Tensor, " n"]
     unit: bool = True
+    single: bool = False
+    within: tuple[UnitRows, slice] | None = None
 
     @classmethod
     def join(cls, parts: Sequence[UnitRows]) -> UnitRows:
         """Return the rows of all parts."""
         if len(parts) == 1:
             return parts[0]
+        wholes = [part.within[0] for part in parts if part.within is not None]
+        of_one = len(wholes) == len(parts) and all(whole is wholes[0] for whole in wholes)
+        if of_one and sum(len(part.rows) for part in parts) == len(wholes[0].rows):
+            return wholes[0]
         rows, valid, lengths = (torch.cat([getattr(p, name) for p in parts]) for name in ("rows", "valid", "lengths"))
-        return cls(rows, valid, lengths, parts[0].unit)
+        return cls(rows, valid, lengths, parts[0].unit, all(p.single for p in parts))
+
+    def split(self, sizes: Sequence[int]) -> tuple[UnitRows, ...]:
+        """Return the rows in parts of some sizes, one after another."""
+        places = [slice(end - size, end) for end, size in zip(accumulate(sizes), sizes, strict=True)]
+        return tuple(
+            UnitRows(self.rows[place], self.valid[place], self.lengths[place], self.unit, self.single, (self, place))
+            for place in places
+        )
 
     @property
     def dims(self) -> int:
         """d, the number of features."""
         return self.rows.shape[1]
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether there are fewer rows than features."""
+        return self.rows.shape[0] < self.rows.shape[1]
 
     @cached_property
     def count(self) -> Float[Tensor, ""]:
@@ -152,15 +178,33 @@ class UnitRows(Statistics):
         return self.centred.square().sum(0)
 
     @cached_property
+    def products(self) -> Float[Tensor, "k k"]:
+        """The smaller Gram matrix of the rows: of pairs of rows (n, n) where `is_wide`, else (d, d)."""
+        if self.is_wide and self.within is not None and self.within[0].is_wide:
+            whole, place = self.within
+            return whole.products[place, place]
+        return spectrum.gram(self.rows)
+
+    @cached_property
     def eigenvalues(self) -> Float[Tensor, " k"]:
         """Eigenvalues of the centred covariance, ascending."""
-        return spectrum.eigenvalues(spectrum.gram(self.centred)) / self.count.clamp(min=1.0)
+        n = self.count.clamp(min=1.0)
+        if not (spectrum.may_look(self.rows) and self.scatter.sum() > _SPREAD * self.square * n):
+            return spectrum.eigenvalues(spectrum.gram(self.centred)) / n
+        # Rows that spread over the sphere lose nothing if the mean is taken out of the products.
+        if self.is_wide:
+            by_row = self.products.sum(1) / n
+            about = self.products - by_row - (by_row - by_row.sum() / n)[:, None]
+            about = torch.where(self.valid[:, None] & self.valid, about, 0.0)
+        else:
+            about = self.products - n * torch.outer(self.mean, self.mean)
+        return spectrum.eigenvalues(about, scale=n * self.square) / n
 
     @cached_property
     def raw_eigenvalues(self) -> Float[Tensor, " k"]:
         """Eigenvalues of the second moment about zero, ascending."""
         # Refined, since RankMe adds 1e-7 to each share, so that shares of 1e-8 are felt.
-        return spectrum.refined_eigenvalues(self.rows) / self.count.clamp(min=1.0)
+        return spectrum.refined_eigenvalues(self.rows, self.products) / self.count.clamp(min=1.0)
 
     @cached_property
     def norms(self) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
@@ -185,7 +229,7 @@ def unit_rows(z: Float[Tensor, "n d"], *, normalize: bool = True) -> UnitRows:
         normalize: divide each row by its length; otherwise rows are taken as they are and zero rows count.
     """
     # Subnormal rows count as zero: little is left of their direction, and 1 / length overflows in backward.
-    smallest = torch.finfo(z.dtype).tiny
+    smallest, single = torch.finfo(z.dtype).tiny, z.dtype != torch.float64
     z = z.to(torch.float64)
     peak = z.detach().abs().amax(dim=1)  # one pass tells zero, infinite and NaN rows
     finite = torch.isfinite(peak)
@@ -198,4 +242,4 @@ def unit_rows(z: Float[Tensor, "n d"], *, normalize: bool = True) -> UnitRows:
     lengths = torch.where(finite, peak * length.detach(), math.nan)
     if normalize:
         rows = scaled / torch.where(valid, length, 1.0)[:, None]
-    return UnitRows(rows, valid, lengths, unit=normalize)
+    return UnitRows(rows, valid, lengths, unit=normalize, single=single)

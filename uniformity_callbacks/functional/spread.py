@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from uniformity_callbacks import measures
-from uniformity_callbacks.functional.embeddings import check_positive, prepare, result
+from uniformity_callbacks import measures, pairwise
+from uniformity_callbacks.functional.embeddings import check_finite, check_positive, prepare, result
 
 
 def mean_resultant_length(z: Float[Tensor, "n d"], *, normalize: bool = True) -> Float[Tensor, ""]:
@@ -90,7 +91,12 @@ def wang_isola_uniformity(z: Float[Tensor, "n d"], *, t: float = 2.0, normalize:
         >>> round(wang_isola_uniformity(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])).item(), 4)
         -8.0
     """
-    return result(z, measures.potential(prepare(z, normalize), t=check_positive("t", t)))
+    check_positive("t", t)
+    follows = torch.is_grad_enabled() and z.requires_grad if isinstance(z, torch.Tensor) else True
+    if follows or not normalize or z.dtype == torch.float64:
+        return result(z, pairwise.potential(prepare(z, normalize), t=t))
+    check_finite(z)
+    return result(z, pairwise.potential_of(pairwise.centred(z), t=t))
 
 
 def alignment(
@@ -129,4 +135,4 @@ def alignment(
         raise ValueError(
             f"x and y must have one shape, got {tuple(x.shape)} and {tuple(y.shape)}; row i of both is of one image"
         )
-    return result(x, measures.alignment(u, v, power=alpha))
+    return result(x, pairwise.alignment(u, v, power=alpha))
