@@ -13,7 +13,7 @@ Measure = Callable[[Tensor], Tensor]
 """Embeddings (n, d) -> a 0-dimensional tensor."""
 
 _LEAST = 1e-12
-"""Eigenvalues are at least this: the slope of the root at zero would make the gradient NaN."""
+"""Roots are taken of at least this: the slope of the root at zero would make the gradient NaN."""
 
 _RANKME_EPSILON = 1e-7
 """Added to each share of the singular values, RankMe's equation 1."""
@@ -43,12 +43,13 @@ def svdvals_w2(z: Tensor) -> Tensor:
     centred = u - mean
     trace_root = torch.linalg.svdvals(centred).sum() / math.sqrt(len(u))
     square = mean.square().sum() + centred.square().sum() / len(u)
-    return (square + 1.0 - 2.0 / math.sqrt(u.shape[1]) * trace_root).clamp(min=_LEAST).sqrt()
+    return _root(square + 1.0 - 2.0 / math.sqrt(u.shape[1]) * trace_root)
 
 
 def pdist_wang_isola(z: Tensor) -> Tensor:
     """Return Wang and Isola's uniformity, t = 2, as their paper prints it (ICML 2020, arXiv 2005.10242)."""
-    return torch.pdist(F.normalize(z, dim=1)).pow(2).mul(-2).exp().mean().log()
+    potentials: Tensor = torch.pdist(F.normalize(z, dim=1)).pow(2).mul(-2).exp()
+    return potentials.mean().log()
 
 
 def svdvals_rankme(z: Tensor) -> Tensor:
@@ -72,4 +73,4 @@ def _root(values: Tensor) -> Tensor:
 def _w2(mean: Tensor, covariance: Tensor, trace_root: Tensor) -> Tensor:
     d = len(mean)
     square = mean.square().sum() + 1.0 + covariance.trace() - 2.0 / math.sqrt(d) * trace_root
-    return square.clamp(min=_LEAST).sqrt()
+    return _root(square)

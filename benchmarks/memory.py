@@ -34,7 +34,7 @@ def peak(work: str, n: int, d: int) -> float:
 def _measure(work: str, n: int, d: int) -> int:
     WORKS[work](isotropic(64, 32))  # libraries and threads are there
     z = isotropic(n, d)
-    before = psutil.Process().memory_info().rss
+    before: int = psutil.Process().memory_info().rss
     try:
         _RESET.write_text("5")  # the peak counts from now on
     except OSError:  # not Linux: the peak so far may hide ours, where that is small

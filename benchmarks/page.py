@@ -47,6 +47,12 @@ def spread(s: Spread, *, digits: int = 3) -> str:
     return f"{s.median:.{digits}g} ({s.low:.{digits}g} to {s.high:.{digits}g})"
 
 
+def longer(quotient: Spread) -> str:
+    """Return by how much more than 1 it is, in percent."""
+    low, median, high = (100 * (x - 1) for x in (quotient.low, quotient.median, quotient.high))
+    return f"{median:+.2f} % ({low:+.2f} to {high:+.2f})"
+
+
 def machine() -> str:
     """Return when, on what and with what it is measured, in a line."""
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""

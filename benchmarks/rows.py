@@ -39,7 +39,7 @@ SPECTRA: dict[str, Callable[[int, int], Tensor]] = {
 
 
 def _turned(z: Tensor) -> Tensor:
-    """Reflect twice, which mixes all axes and costs little; a random rotation of 8192 dimensions would take a minute."""
+    """Reflect twice, which mixes all axes; a random rotation of 8192 dimensions would take a minute to make."""
     generator = torch.Generator().manual_seed(1)
     for _ in range(2):
         v = torch.randn(z.shape[1], generator=generator)

@@ -21,6 +21,7 @@ from benchmarks import page
 from benchmarks.pairs import ROUNDS, Spread, ratio, say
 from examples.digits import data
 from examples.digits.models import BarlowTwins
+from uniformity_callbacks import Writer
 from uniformity_callbacks.integrations.mlflow import MLflowWriter
 from uniformity_callbacks.integrations.pytorch import watch
 from uniformity_callbacks.integrations.tensorboard import TensorBoardWriter
@@ -68,13 +69,13 @@ def run(*, tiny: bool = False) -> str:
     watched = runs["watched"]
     bare = [(a + b) / 2 for a, b in zip(took["bare"], took["bare again"], strict=True)]
     rows = [
-        ["watched against bare", _percent(ratio(took["watched"], bare)), "1 %"],
-        ["bare against bare, the noise", _percent(ratio(took["bare again"], took["bare"])), ""],
+        ["watched against bare", page.longer(ratio(took["watched"], bare)), "1 %"],
+        ["bare against bare, the noise", page.longer(ratio(took["bare again"], took["bare"])), ""],
     ]
     head = [f"{rounds} runs of {steps} steps, of {1e3 * statistics.median(bare):.1f} ms each", "longer", "at most"]
     shares = [[name, _share([run.used.get(name, 0.0) for run in watched])] for name in _names(watched)]
     shares.append(["together", _share([sum(run.used.values()) for run in watched])])
-    opening, closing = (statistics.median(values) for values in zip(*((r.opening, r.closing) for r in watched)))
+    opening, closing = statistics.median(r.opening for r in watched), statistics.median(r.closing for r in watched)
     bare_opening = statistics.median(run.opening for run in runs["bare"])
     apart = (
         f"Not in these: the first step, with `watch` before it, takes {opening:.2f} s instead of {bare_opening:.2f} s,"
@@ -102,8 +103,10 @@ def _train(batches: Iterator[data.Batch], steps: int, folder: Path | None) -> Ru
         if folder is not None:
             writer = MLflowWriter(f"sqlite:///{folder / 'mlflow.db'}")
             journal = folder / "uniformity.jsonl"
-            writers = [TensorBoardWriter(folder / "tensorboard"), writer]
-            stack.enter_context(watch(model, optimizer=optimizer, every_n_steps=EVERY, writers=writers, journal=journal))
+            writers: list[Writer] = [TensorBoardWriter(folder / "tensorboard"), writer]
+            stack.enter_context(
+                watch(model, optimizer=optimizer, every_n_steps=EVERY, writers=writers, journal=journal)
+            )
         train(islice(batches, 1))
         opening = time.perf_counter() - began
         train(islice(batches, EVERY - 1))
@@ -147,11 +150,6 @@ def _used(before: set[int]) -> dict[str, float]:
 
 def _names(runs: list[Run]) -> list[str]:
     return sorted({name for run in runs for name in run.used})
-
-
-def _percent(quotient: Spread) -> str:
-    low, median, high = (100 * (x - 1) for x in (quotient.low, quotient.median, quotient.high))
-    return f"{median:+.2f} % ({low:+.2f} to {high:+.2f})"
 
 
 def _share(values: list[float]) -> str:

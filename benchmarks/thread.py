@@ -16,10 +16,11 @@ from timeit import Timer
 from typing import Any
 
 import torch
+from torch.utils.benchmark import timer
 
 from benchmarks import page
-from benchmarks.networks import Loop
-from benchmarks.pairs import ROUNDS, Spread, difference, in_turns, ratio, say, timer
+from benchmarks.loops import Loop
+from benchmarks.pairs import ROUNDS, Call, Spread, difference, in_turns, ratio, say
 from benchmarks.rows import isotropic
 from uniformity_callbacks.integrations.pytorch import watch
 
@@ -93,7 +94,7 @@ def _loss(n: int, d: int, *, rounds: int) -> tuple[Spread, str]:
     bare, added, z = Loop.of(n // 2, d), Loop.of(n // 2, d), isotropic(n, d)
     with _watching(added, every_n_steps=_NEVER, auxiliary=0.1):
         added()
-        works = {"added": added, "bare": bare, "gram": partial(torch.matmul, z.T, z)}
+        works: dict[str, Call] = {"added": added, "bare": bare, "gram": partial(torch.matmul, z.T, z)}
         times = in_turns(works, rounds=rounds)
     return difference(times["added"], times["bare"]), _in_grams(times["added"], times["bare"], times["gram"])
 
