@@ -29,15 +29,16 @@ def run(*, tiny: bool = False) -> str:
     if not torch.cuda.is_available():
         return NOT_MEASURED
     n, batch, every = (64, 16, 4) if tiny else (512, BATCH, EVERY)
-    rows = [*_loss_rows(n, wide=128 if tiny else 2048), _off_step_row(n), *_network_rows(batch, every)]
+    rows = [*loss_rows("cuda", n, wide=128 if tiny else 2048), _off_step_row(n), *network_rows("cuda", batch, every)]
     return page.table(["on the GPU", "measured (quartiles)", "to reach"], rows)
 
 
-def _loss_rows(n: int, *, wide: int) -> list[list[str]]:
+def loss_rows(device: str, n: int, *, wide: int) -> list[list[str]]:
+    """Time the loss, and wider also that of autograd."""
     ours, theirs = gradient_of(functional.wasserstein_uniformity), gradient_of(baselines.eigh_w2)
-    z = isotropic(n, 256).cuda()
+    z = isotropic(n, 256).to(device)
     seconds = Spread.of(in_turns({"loss": partial(ours, z)}, title="loss")["loss"])
-    wider = isotropic(n, wide).cuda()
+    wider = isotropic(n, wide).to(device)
     times = in_turns({"ours": partial(ours, wider), "theirs": partial(theirs, wider)}, title="against eigh")
     over = page.spread(ratio(times["theirs"], times["ours"]))
     return [
@@ -65,10 +66,10 @@ def _off_step_row(n: int) -> list[str]:
     return ["waits for the GPU in steps that are not due", found, "none"]
 
 
-def _network_rows(batch: int, every: int) -> list[list[str]]:
+def network_rows(device: str, batch: int, every: int, *, rounds: int = 2 * ROUNDS) -> list[list[str]]:
     """Take ``every`` steps of a ResNet-18 in bfloat16, bare, with the monitor and with the loss."""
     say(f"ResNet-18, batch {batch}")
-    loops = {name: _resnet_loop(batch) for name in ("bare", "monitor", "loss")}
+    loops = {name: _resnet_loop(device, batch) for name in ("bare", "monitor", "loss")}
     with TemporaryDirectory() as folder:
         monitors = [
             _watched(loops["monitor"], f"{folder}/monitor", every_n_steps=every),
@@ -76,7 +77,7 @@ def _network_rows(batch: int, every: int) -> list[list[str]]:
         ]
         for loop in loops.values():
             loop.steps(every)
-        times = in_turns({name: partial(loop.steps, every) for name, loop in loops.items()}, rounds=2 * ROUNDS)
+        times = in_turns({name: partial(loop.steps, every) for name, loop in loops.items()}, rounds=rounds)
         for monitor in monitors:
             monitor.close()
     step = 1e3 * Spread.of(times["bare"]).median / every
@@ -89,12 +90,12 @@ def _network_rows(batch: int, every: int) -> list[list[str]]:
     ]
 
 
-def _resnet_loop(batch: int) -> Loop:
+def _resnet_loop(device: str, batch: int) -> Loop:
     torch.manual_seed(0)
-    model = ResNet18().cuda()
+    model = ResNet18().to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    views = torch.randn(2, batch // 2, 3, 32, 32, generator=torch.Generator().manual_seed(0)).cuda()
-    return Loop(model, optimizer, list(views), criterion=contrast, autocast="cuda")
+    views = torch.randn(2, batch // 2, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(device)
+    return Loop(model, optimizer, list(views), criterion=contrast, autocast=device)
 
 
 def _watched(loop: Loop, folder: str, **options: Any) -> Any:

@@ -13,10 +13,10 @@ from torch.utils.benchmark import timer  # perf_counter, once the GPU is done wh
 ROUNDS = 10
 """Least number of pairs behind a figure of the page."""
 
-_SAMPLE_S = 0.02
+SAMPLE_S = 0.02
 """What takes less is repeated up to this within a sample."""
 
-_WARM_S = 0.5
+WARM_S = 0.5
 """Warm-up: one call, and more up to this; the first allocates, starts threads and fills caches."""
 
 Call = Callable[[], object]
@@ -65,7 +65,7 @@ def in_turns(works: Mapping[str, Call], *, rounds: int = ROUNDS, title: str = ""
     times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
         for name, work in works.items():
-            many = max(1, round(_SAMPLE_S / warm[name]))
+            many = max(1, round(SAMPLE_S / warm[name]))
             times[name].append(Timer(work, timer=timer).timeit(many) / many)
     return times
 
@@ -85,8 +85,8 @@ def say(text: str) -> None:
 
 def _warm(work: Call) -> float:
     """Return the seconds of the quickest call of the warm-up."""
-    quickest, total = float("inf"), 0.0
-    while total < _WARM_S:
+    quickest = total = Timer(work, timer=timer).timeit(1)
+    while total < WARM_S:
         seconds = Timer(work, timer=timer).timeit(1)
         quickest, total = min(quickest, seconds), total + seconds
     return max(quickest, 1e-9)
