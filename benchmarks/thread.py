@@ -1,14 +1,14 @@
 """What the training thread pays for watching: a watched loop against one that is not, whatever our hooks are.
 
-The difference of two loops has all of it, also what torch itself does because there are hooks, which no stopwatch
-within them would see.
+The difference of two loops has all of it, also what torch itself does because there are hooks; a stopwatch within them
+has what is ours.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +22,8 @@ from benchmarks import page
 from benchmarks.loops import Loop
 from benchmarks.pairs import ROUNDS, Call, Spread, difference, in_turns, ratio, say
 from benchmarks.rows import isotropic
-from uniformity_callbacks.integrations.pytorch import watch
+from benchmarks.stopwatch import Stopwatch
+from uniformity_callbacks.integrations.pytorch import LoopMonitor, watch
 
 N, D = 512, 256
 """Rows of a due step, of both views together, and their dimensions."""
@@ -49,9 +50,10 @@ def run(*, tiny: bool = False) -> str:
     gram = Spread.of(in_turns({"gram": partial(torch.matmul, z.T, z)}, rounds=rounds)["gram"])
     rows = []
     for calls in (2, 4):
-        costs = _off_step(calls, rounds=rounds, block=4 if tiny else _BLOCK)
-        adds, most = f"{page.spread(costs.scaled(1e6))} µs", f"{OFF_STEP_US:g} µs"
-        rows.append([f"a step that is not due, {calls} calls of the layer", adds, "", most])
+        whole, hooks = _off_step(calls, rounds=rounds, block=4 if tiny else _BLOCK)
+        step = f"a step that is not due, {calls} calls of the layer"
+        rows.append([f"{step}: in our hooks", f"{page.spread(hooks.scaled(1e6))} µs", "", f"{OFF_STEP_US:g} µs"])
+        rows.append([f"{step}: with torch's calls of them", f"{page.spread(whole.scaled(1e6))} µs", "", ""])
     due, grams = _due_step(n, d, cycles=2 if tiny else _CYCLES)
     rows.append([f"a due step, 2 x {n // 2} x {d}", f"{page.spread(due.scaled(1e3))} ms", grams, f"{DUE_MS:g} ms"])
     loss, grams = _loss(n, d, rounds=rounds)
@@ -61,15 +63,21 @@ def run(*, tiny: bool = False) -> str:
     return f"{page.table(head, rows)}\n\n{unit}"
 
 
-def _off_step(calls: int, *, rounds: int, block: int) -> Spread:
-    """Return the seconds that watching adds to a step that is not due."""
+def _off_step(calls: int, *, rounds: int, block: int) -> tuple[Spread, Spread]:
+    """Return the seconds that watching adds to a step that is not due, and those of them in our hooks."""
     say(f"off-step, {calls} calls of the layer")
-    bare, watched = Loop.of(2, 8, calls=calls), Loop.of(2, 8, calls=calls)
+    bare, watched, profiled = (Loop.of(32, 8, calls=calls) for _ in range(3))
     with _watching(watched, every_n_steps=_NEVER):
         watched()  # the first step is due
         works = {"watched": partial(watched.steps, block), "bare": partial(bare.steps, block)}
         times = in_turns(works, rounds=rounds)
-    return difference(times["watched"], times["bare"]).scaled(1 / block)
+    stopwatch = Stopwatch()
+    with ExitStack() as stack:
+        with stopwatch.listening():
+            stack.enter_context(_watching(profiled, every_n_steps=_NEVER))
+        profiled.steps(block)
+        hooks = [stopwatch.during(partial(profiled.steps, block)) for _ in range(rounds)]
+    return difference(times["watched"], times["bare"]).scaled(1 / block), Spread.of(hooks).scaled(1 / block)
 
 
 def _due_step(n: int, d: int, *, cycles: int) -> tuple[Spread, str]:
@@ -77,13 +85,14 @@ def _due_step(n: int, d: int, *, cycles: int) -> tuple[Spread, str]:
     say(f"due step, {n} x {d}")
     loop, z = Loop.of(n // 2, d), isotropic(n, d)
     due, off, gram = [], [], []
-    with _watching(loop, every_n_steps=_CYCLE):
+    with _watching(loop, every_n_steps=_CYCLE) as monitor:
         loop()
         for _ in range(cycles):
             time.sleep(_PAUSE_S)
             loop.steps(_CYCLE - 2)  # caches are warm again
             off.append(Timer(loop, timer=timer).timeit(1))
             gram.append(Timer(lambda: z.T @ z, timer=timer).timeit(5) / 5)
+            assert monitor.step % _CYCLE == 0, "the next step is due"
             due.append(Timer(loop, timer=timer).timeit(1))
     return difference(due, off), _in_grams(due, off, gram)
 
@@ -104,12 +113,12 @@ def _in_grams(more: list[float], less: list[float], gram: list[float]) -> str:
 
 
 @contextmanager
-def _watching(loop: Loop, **options: Any) -> Iterator[None]:
+def _watching(loop: Loop, **options: Any) -> Iterator[LoopMonitor]:
     """Watch it, with the journal."""
     with TemporaryDirectory() as folder:
         journal = Path(folder) / "uniformity.jsonl"
-        loop.monitor = watch(loop.model, optimizer=loop.optimizer, journal=journal, alerts=None, **options)
+        loop.monitor = monitor = watch(loop.model, optimizer=loop.optimizer, journal=journal, alerts=None, **options)
         try:
-            yield
+            yield monitor
         finally:
-            loop.monitor.close()
+            monitor.close()

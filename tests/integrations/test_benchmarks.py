@@ -8,8 +8,11 @@ import torch
 from benchmarks import __main__ as command
 from benchmarks import accelerator, baselines, curves, exchange, growth, page, pairs, ratios, rows, works
 from benchmarks.curves import Cell
+from benchmarks.loops import Loop
 from benchmarks.pairs import Spread
+from benchmarks.stopwatch import Stopwatch
 from uniformity_callbacks import functional
+from uniformity_callbacks.integrations.pytorch import watch
 
 
 @pytest.fixture
@@ -93,6 +96,21 @@ def test_works_do_all_that_is_promised_of_them():
     assert "alignment" in works.panel_of_two_views(z)
     assert works.WORKS["loss"](z).requires_grad
     assert not works.WORKS["wang_isola"](z).requires_grad
+
+
+def test_stopwatch_is_in_all_hooks_of_a_watched_loop(tmp_path):
+    loop, stopwatch = Loop.of(16, 8), Stopwatch()
+    with stopwatch.listening():
+        monitor = watch(loop.model, optimizer=loop.optimizer, journal=tmp_path / "uniformity.jsonl")
+    layer, optimizer = loop.model.projector, loop.optimizer
+    hooks = [layer._forward_hooks, layer.weight._backward_hooks]
+    hooks += [optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks]
+    assert all(len(some) == 1 for some in hooks)
+    assert all(hasattr(hook, "__wrapped__") for some in hooks for hook in some.values())
+    assert stopwatch.during(loop) > 0
+    assert monitor.step == 1
+    monitor.close()
+    assert torch.Tensor.register_hook.__name__ == "register_hook"
 
 
 def test_formula_has_the_factor_of_its_larger_cells():
