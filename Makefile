@@ -14,7 +14,7 @@ AGAINST_SOLO := OMP_NUM_THREADS=1 SOLO_LEARN="$(abspath $(SOLO_LEARN))" PYTHONPA
 # Without these, a pinned test is only as good as the day's newest release of something else.
 CONSTRAINTS := -c constraints.txt
 
-.PHONY: demo test test-solo table-solo lint test-wheel clean
+.PHONY: demo test test-solo table-solo bench lint test-wheel clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m examples.demo
@@ -30,6 +30,10 @@ test-solo: $(SOLO_INSTALLED)
 # The table of docs/solo_learn.md.
 table-solo: $(SOLO_INSTALLED)
 	@$(AGAINST_SOLO):. $(SOLO_BIN)/python -W ignore tests/solo/table.py
+
+# docs/speed.md and its figure, on a machine that does nothing else: an hour. Some of it: make bench PARTS="thread runs"
+bench: $(INSTALLED)
+	$(BIN)/python -W ignore -m benchmarks $(PARTS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
