@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -76,7 +77,8 @@ def trace_root(z: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
     Rows that are zero or not finite are left out and get no gradient.
     """
     if not (torch.is_grad_enabled() and z.requires_grad):
-        return unit_rows(z).trace_root
+        centred = _Centred.of(unit_rows(z))
+        return spectrum.nuclear_norm(centred.rows) / centred.root_count
     value: Tensor = _TraceRoot.apply(z)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return value
 
@@ -166,9 +168,8 @@ def _exceeds(gram: Tensor, least: float) -> bool:
 def _double(z: Float[Tensor, "n d"]) -> Rooted:
     """Return it by float64, for rows of any kind, without a look at a value."""
     u = unit_rows(z)
-    root_count = u.count.clamp(min=1.0).sqrt()
+    c, mean, root_count = _Centred.of(u)
     scales = torch.where(u.valid, 1.0 / (u.lengths * root_count), 0.0)
-    c, mean = u.centred, u.mean
     gram = c @ c.T if is_wide(z) else c.T @ c
     norm, root = spectrum.norm_and_root(gram)
     value = norm / root_count
@@ -177,6 +178,20 @@ def _double(z: Float[Tensor, "n d"]) -> Rooted:
     along = torch.linalg.vecdot(root, gram) + root @ (c @ mean)
     matrix = (root - torch.diag(along)) * scales[:, None]
     return Rooted(value, matrix, c, mean, scales * along)
+
+
+class _Centred(NamedTuple):
+    """What `UnitRows` has under these names; torch.compile traces no cached property."""
+
+    rows: Float[Tensor, "n d"]
+    mean: Float[Tensor, " d"]
+    root_count: Float[Tensor, ""]
+
+    @classmethod
+    def of(cls, u: UnitRows) -> _Centred:
+        count = u.valid.sum().clamp(min=1).to(torch.float64)
+        mean = u.rows.sum(0) / count
+        return cls(torch.where(u.valid[:, None], u.rows - mean, 0.0), mean, count.sqrt())
 
 
 class _TraceRoot(torch.autograd.Function):

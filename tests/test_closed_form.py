@@ -1,0 +1,152 @@
+"""W2's gradient from raw rows: in float32 where that is enough, in float64 elsewhere."""
+
+import math
+
+import pytest
+import torch
+
+from uniformity_callbacks import WassersteinLoss, closed_form, measures
+from uniformity_callbacks.closed_form import WELL_SPREAD, _double, _single, rooted, trace_root
+from uniformity_callbacks.statistics import unit_rows
+
+SHAPES = [(512, 64), (96, 256), (256, 250), (64, 64)]
+
+
+def rows(n, d, weakest):
+    """Centred, with singular values from 1 to the weakest, half of them there, and the mean a tenth of the whole."""
+    k = min(n - 1, d)
+    left = torch.linalg.qr(torch.cat([torch.ones(n, 1), torch.randn(n, k)], 1).double()[:, :n])[0][:, 1 : k + 1]
+    right = torch.linalg.qr(torch.randn(d, k, dtype=torch.float64))[0]
+    singular = torch.cat([torch.logspace(0, math.log10(weakest), k - k // 2), torch.full((k // 2,), weakest)]).double()
+    c = (left * singular) @ right.T * math.sqrt(n / singular.square().sum())
+    return c + 0.1 * torch.nn.functional.normalize(torch.randn(d, dtype=torch.float64), dim=0)
+
+
+def by_autograd(z):
+    """The same through the parts of it."""
+    z = z.double().requires_grad_()
+    value = unit_rows(z).trace_root
+    value.backward()
+    return value.item(), z.grad
+
+
+def both(z):
+    z = z.clone().requires_grad_()
+    value = trace_root(z)
+    value.backward()
+    return value.item(), z.grad
+
+
+@pytest.mark.parametrize(("n", "d"), SHAPES)
+@pytest.mark.parametrize("weakest", [1.0, 0.3, 2 * WELL_SPREAD])
+def test_well_spread_rows_in_single_precision(n, d, weakest):
+    z = rows(n, d, weakest).float() * torch.rand(n, 1).add(0.5)
+    if min(n, d) < max(n, d) - 10:  # near square, normalising leaves directions that are weaker
+        assert _single(z) is not None
+    (value, grad), (exact, gradient) = both(z), by_autograd(z)
+    assert value == pytest.approx(exact, rel=1e-6)  # 2e-7 seen, 1e-9 on isotropic rows
+    assert (grad - gradient).norm() <= 1e-4 * gradient.norm()
+
+
+@pytest.mark.parametrize(("n", "d"), SHAPES)
+@pytest.mark.parametrize("weakest", [0.01, 1e-3, 1e-5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weak_directions_in_double(n, d, weakest, dtype):
+    z = rows(n, d, weakest).to(dtype)
+    assert _single(z.float()) is None
+    (value, grad), (exact, gradient) = both(z), by_autograd(z)
+    assert value == pytest.approx(exact, rel=1e-9)
+    assert grad.dtype == dtype
+    assert (grad - gradient).norm() <= 2e-6 * gradient.norm()  # of directions at 1e-5, which float64 knows to 1e-6
+
+
+ROWS = torch.randn(40, 160, generator=torch.Generator().manual_seed(1))
+ODD = {
+    "one point": torch.ones(40, 160) + 1e-5 * ROWS,
+    "equal rows": torch.ones(40, 160),
+    "a zero row": torch.cat([ROWS, torch.zeros(1, 160)]),
+    "not a number": torch.cat([ROWS, torch.full((2, 160), math.nan)]),
+    "infinite": torch.cat([ROWS, torch.full((2, 160), math.inf)]),
+    "huge": 1e25 * ROWS,
+    "small": 1e-25 * ROWS,
+    "near the ideal": torch.cat([torch.eye(160), -torch.eye(160)]),
+    "one row": ROWS[:1],
+    "only zeros": torch.zeros(5, 7),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_rows_that_single_precision_is_not_for(name):
+    z = ODD[name]
+    assert rooted(z).matrix.dtype == torch.float64
+    (value, grad), (exact, gradient) = both(z), by_autograd(z)
+    assert value == pytest.approx(exact, rel=1e-12)
+    assert torch.isfinite(grad).all()
+    scale = float(gradient.abs().sum().clamp(min=1e-30))
+    torch.testing.assert_close(grad.double(), gradient, rtol=1e-6, atol=1e-12 * scale)
+
+
+@pytest.mark.parametrize("shape", [(40, 160), (160, 40)])
+@pytest.mark.parametrize("precision", [_single, _double])
+def test_a_part_of_the_gradient(shape, precision):
+    found = precision(torch.randn(shape))
+    torch.testing.assert_close(found.gradient(2.0, slice(5, 9)), 2.0 * found.gradient()[5:9])
+
+
+def test_settings_of_single_precision_do_not_touch_it():
+    z = torch.randn(40, 160)
+    assert rooted(z).matrix.dtype == torch.float32
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert rooted(z).matrix.dtype == torch.float64
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert rooted(z).matrix.dtype == torch.float32
+
+
+@pytest.mark.parametrize("shape", [(40, 160), (160, 40)])
+def test_autocast_does_not_touch_it(shape):
+    z = torch.randn(shape)
+    _, expected = both(z)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, grad = both(z)
+    assert torch.equal(grad, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_as_its_float32(dtype):
+    z = torch.randn(40, 160).to(dtype)
+    (value, grad), (exact, gradient) = both(z), both(z.float())
+    assert (value, grad.dtype) == (exact, dtype)
+    assert torch.equal(grad, gradient.to(dtype))
+
+
+def test_the_value_does_not_depend_on_whether_a_gradient_is_wanted():
+    z = torch.randn(300, 64)
+    with torch.no_grad():
+        without = measures.uniformity(z)
+    assert measures.uniformity(z.clone().requires_grad_()).item() == pytest.approx(without.item(), rel=1e-6)
+
+
+# Torch's own, while it compiles.
+@pytest.mark.filterwarnings("ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("shape", [(40, 160), (160, 40)])
+@pytest.mark.parametrize("graded", [True, False])
+def test_it_is_traced_without_a_break_and_in_double(unchecked, shape, graded):
+    """A trace cannot look at values, by which single precision is chosen."""
+    z = torch.randn(shape, requires_grad=graded)
+    value = torch.compile(WassersteinLoss(1.0), backend="aot_eager", fullgraph=True)(z)
+    exact = z.detach().double().requires_grad_()
+    expected = WassersteinLoss(1.0)(exact)
+    assert value.item() == pytest.approx(expected.item(), rel=1e-7)
+    if graded:
+        value.backward()
+        expected.backward()
+        assert (z.grad - exact.grad).norm() <= 1e-7 * exact.grad.norm()
+
+
+def test_positive_definite_or_not():
+    g = torch.diag(torch.tensor([3.0, 2.0, 1.0]))
+    assert closed_form._exceeds(g, 0.99)
+    assert not closed_form._exceeds(g, 1.01)
