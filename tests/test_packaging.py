@@ -34,6 +34,7 @@ ORDER = [
     "compiled",
     "hook",
     "checkpointing",
+    "given_up",
     "backward",
     "tap",
     "collector",
