@@ -46,6 +46,7 @@ ORDER = [
     "faults",
     "worker",
     "writers",
+    "load",
     "reader",
     "pool",
     "epochs",
