@@ -11,7 +11,7 @@ from loops import idle, validate
 from uniformity_callbacks import CollapseAlert, UniformityMonitor, read_journal
 from uniformity_callbacks.integrations.pytorch import watch
 
-ROWS, DIMS = 384, 512
+ROWS, DIMS = 512, 768
 
 
 class Wide(nn.Module):

@@ -17,9 +17,10 @@ Overload = Literal["skip", "subsample"]
 SHARE = 0.5
 """Share of the time that the reader may be busy: it runs beside the training, on the same cores."""
 
-SHORT_S = 0.05
+SHORT_S = 0.1
 """A reading so short is never too long, however short the interval: who reads every step of a loop of milliseconds
-wants each of them, and a due step waits no longer than that for the reading before it."""
+wants each of them, and a due step waits no longer than that for the reading before it. Small models read in some
+milliseconds; ten times as long where processes share the cores (0.05 s measured)."""
 
 _LAST = 3
 """Readings by which the load is judged: a single one that is out of the way, as a process's first, does not count."""
@@ -148,7 +149,7 @@ class Load:
     def _judge(self, rows: int) -> str:
         """Read less, or more again, by the last readings; return what has changed, in words."""
         took = list(self._took)
-        typical = median(took) if len(took) == _LAST else min(took) if len(took) == _LAST - 1 else 0.0
+        typical = median(took) if len(took) == _LAST else 0.0
         if self._late and took:
             typical = max(typical, took[-1])
         if self._is_high(typical):
