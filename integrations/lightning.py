@@ -60,6 +60,7 @@ class UniformityCallback(OneOfSeveral):
             rank zero's); the same on one device.
         writers: each called with every reading's values and step, on a thread of its own.
         window: steps up to a due one whose rows are read together, 1 to every_n_steps.
+        overload: what gives way where readings take too long: "skip" (due steps) or "subsample" (rows of each view).
         prefix: what the metric keys begin with.
         journal: file to record readings in; None for ``uniformity.jsonl`` in the Trainer's log directory.
         total_steps: steps of the whole training, for a loss whose weight depends on how much is done; None for what the
@@ -91,6 +92,7 @@ class UniformityCallback(OneOfSeveral):
         scope: str = "global",
         writers: Sequence[Writer] = (),
         window: int = 1,
+        overload: str = "skip",
         prefix: str = "uniformity",
         journal: str | Path | None = None,
         total_steps: int | None = None,
@@ -109,6 +111,7 @@ class UniformityCallback(OneOfSeveral):
             scope=scope,
             writers=writers,
             window=window,
+            overload=overload,
             prefix=prefix,
             journal=journal,
             total_steps=total_steps,

@@ -43,6 +43,7 @@ def watch(
     scope: str = "global",
     writers: Sequence[Writer] = (),
     window: int = 1,
+    overload: str = "skip",
     prefix: str = "uniformity",
     journal: str | Path | None = None,
     total_steps: int | None = None,
@@ -79,6 +80,7 @@ def watch(
             rank zero's); the same in one process.
         writers: each called with every reading's values and step, on a thread of its own.
         window: steps up to a due one whose rows are read together, 1 to every_n_steps.
+        overload: what gives way where readings take too long: "skip" (due steps) or "subsample" (rows of each view).
         prefix: what the metric keys begin with.
         journal: file to record readings in; None for ``uniformity.jsonl`` in the working directory. A file of another
             run stays: ``uniformity-2.jsonl`` it is then.
@@ -125,6 +127,7 @@ def watch(
         scope=scope,
         writers=writers,
         window=window,
+        overload=overload,
         prefix=prefix,
         journal=journal,
         total_steps=total_steps,

@@ -147,3 +147,14 @@ def test_of_views_of_different_sizes_those_that_can_tell_are_corrected():
     a, b = torch.randn(20, 4), torch.randn(10, 4)
     values = measure(Views.of([a, b]), ["w2_corrected"])
     assert values["w2_corrected"] == pytest.approx(functional.corrected_wasserstein_uniformity(a).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("by", "kept"), [(2, [0, 2, 4, 6]), (3, [0, 3, 6]), (7, [0]), (1, list(range(7)))])
+def test_thinned_to_the_same_rows_of_each_view(by, kept):
+    a, b = torch.randn(7, 3), torch.randn(7, 3)
+    thinned = StepSample((a, b)).thinned(by)
+    assert all(torch.equal(got, raw[kept]) for got, raw in zip(thinned.raw, (a, b), strict=True))
+    assert thinned.paired
+    uneven = StepSample((a, b[:5]), paired=False).thinned(by)
+    assert [len(view) for view in uneven.raw] == [len(range(0, 7, by)), len(range(0, 5, by))]
+    assert not uneven.paired

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 
 from uniformity_callbacks.alerts import AlertBook
+from uniformity_callbacks.load import Overload
 from uniformity_callbacks.loss import WassersteinLoss
 from uniformity_callbacks.rules import COLLAPSE
 from uniformity_callbacks.schedules import Schedule
@@ -33,6 +34,16 @@ def check_names(scope: str, prefix: str) -> str:
     if not isinstance(prefix, str) or not prefix.strip("/"):
         raise ValueError(f'prefix must be a name, got {prefix!r}; e.g. "uniformity"')
     return prefix.strip("/")
+
+
+def check_overload(overload: str) -> Overload:
+    """Return it; raise ValueError unless it is what can give way."""
+    for known in get_args(Overload):
+        if overload == known:
+            return known  # type: ignore[no-any-return]
+    raise ValueError(
+        f'overload must be "skip" (due steps are passed over) or "subsample" (rows are left out), got {overload!r}'
+    )
 
 
 def check_layers(layer: Layer | Sequence[Layer]) -> tuple[Layer, ...]:

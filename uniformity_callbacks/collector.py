@@ -170,7 +170,7 @@ class Collector:
         for layer, adds in zip(self._layers, adding, strict=True):
             rows.append(None)
             try:
-                rows[-1] = self._rows(layer) if adds else None
+                rows[-1] = self._rows(layer, loss) if adds else None
             except Exception as error:  # others wait for this rank
                 problems.append(error)
         try:
@@ -188,8 +188,10 @@ class Collector:
                 problems.append(self._missing(layer))
         return total, problems[0] if problems else None
 
-    def _rows(self, layer: _Layer) -> Tensor | None:
+    def _rows(self, layer: _Layer, loss: Tensor) -> Tensor | None:
         assert self._auxiliary is not None, "called where there is an auxiliary loss"
+        if self._on_backward is not None:  # nobody tells either when a batch is given up
+            layer.tap.give_up(loss)
         views = [view for view in layer.tap.views() if len(view)]
         return self._auxiliary.rows(*views) if views else None
 

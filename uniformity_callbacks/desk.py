@@ -84,13 +84,15 @@ class Desk:
     def submit(self, gathered: Sequence[Gathered], *, step: int, stage: str, first: bool = False) -> None:
         """Hand what all ranks gathered to the reader."""
         prefix = self._prefix if stage == "train" else f"{self._prefix}/{stage}"
+        captures = []
         for layer in gathered if self.reads else ():
             if layer.sample is None and (first or not self._responder.tells_of_blindness):
                 self._tell_blind(layer, step)
             key = f"{prefix}/{layer.layer}/" if self._layered else f"{prefix}/"
-            self.reader.submit(
+            captures.append(
                 Capture(step, layer.layer, key, time.time(), layer.sample, layer.extras, stage=stage, why=layer.why)
             )
+        self.reader.submit(captures)
 
     def ready(self, timeout: float) -> list[Outcome]:
         """Return the readings that this rank's reader has finished, waiting for those under way; none on an error."""

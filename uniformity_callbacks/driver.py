@@ -21,7 +21,8 @@ _FIRST_READING_S = 30.0
 as ``EarlyStopping`` and ``ModelCheckpoint`` do, must find them, and not those of an epoch ago."""
 
 _READING_S = 1.0
-"""How long a due step waits for the reading before it, which had a whole interval to finish: normally not at all."""
+"""How long a due step waits for the reading before it, which had a whole interval to finish: normally not at all, and
+where readings are known to take too long never."""
 
 CLOSE_S = 10.0
 """How long the end of training waits for readings, and then for each writer."""
@@ -170,7 +171,8 @@ class Driver:
         if self._collecting.is_due:
             # First: what is collected may switch the loss for the steps to come.
             gathered = self._gathered(self._collecting.take)
-            pooled = self._open.exchange(gathered, self._open.ready(_READING_S), waits=fresh, first=first)
+            ready = self._open.ready(0.0 if self._open.reader.is_behind else _READING_S)
+            pooled = self._open.exchange(gathered, ready, waits=fresh, first=first)
             with self.kept_from_training("finish"):
                 self._collecting.settle([layer.layer for layer in pooled.gathered])
                 outcomes = self._act(pooled.outcomes)

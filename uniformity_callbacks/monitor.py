@@ -18,6 +18,7 @@ from uniformity_callbacks.arguments import (
     check_length,
     check_loss,
     check_names,
+    check_overload,
     check_writers,
 )
 from uniformity_callbacks.collector import Collector
@@ -57,6 +58,7 @@ class UniformityMonitor(Driver):
         scope: "global" (over all ranks) or "rank"; the same on one device.
         writers: each called with every reading's values and step, on a thread of its own.
         window: steps up to a due one whose rows are read together, 1 to every_n_steps.
+        overload: what gives way where readings take too long: "skip" (due steps) or "subsample" (rows of each view).
         prefix: what the metric keys begin with.
         journal: file to record readings in; None for `JOURNAL_NAME` in the run's directory.
         total_steps: optimizer steps of the whole training, for a loss whose weight depends on how much is done; None
@@ -84,11 +86,13 @@ class UniformityMonitor(Driver):
         scope: str = "global",
         writers: Sequence[Writer] = (),
         window: int = 1,
+        overload: str = "skip",
         prefix: str = "uniformity",
         journal: str | Path | None = None,
         total_steps: int | None = None,
     ) -> None:
         check_cadence(every_n_steps, window, total_steps)
+        self.overload = check_overload(overload)
         self._book, self.faults = AlertBook(alerts), Faults("uniformity")
         super().__init__(Responder(self._book, self.faults), self.faults, prefix=check_names(scope, prefix))
         self.every_n_steps, self.scope, self.window, self.total_steps = every_n_steps, scope, window, total_steps
@@ -222,8 +226,8 @@ class UniformityMonitor(Driver):
             run = {"layers": layers, "every_n_steps": self.every_n_steps, "prefix": self.prefix}
             journal = JournalWriter(self._journal_path or self._directory / JOURNAL_NAME, resume=self._resume, run=run)
             self._journal_path, self._resume = journal.path, True
-        reader = Reader(self.metrics, self._book, faults=self.faults, journal=journal, feeds=feeds)
-        layered = len(layers) > 1
+        layered, overload = len(layers) > 1, self.overload
+        reader = Reader(self.metrics, self._book, faults=self.faults, journal=journal, feeds=feeds, overload=overload)
         return Desk(reader, self._responder, self.faults, prefix=self.prefix, layered=layered, company=company)
 
     def _agree(self, company: Company, *, joins: bool) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -13,8 +14,9 @@ from torch import Tensor
 from uniformity_callbacks.alerts import Alert, AlertBook
 from uniformity_callbacks.faults import Faults
 from uniformity_callbacks.journal import JournalWriter
+from uniformity_callbacks.load import Load, Overload
 from uniformity_callbacks.panel import CORRECTED, Reading, measure
-from uniformity_callbacks.sample import REPEATS_TOLD, Sample, Views
+from uniformity_callbacks.sample import REPEATS_TOLD, Sample, StepSample, Views
 from uniformity_callbacks.sample_size import LEAST_ROWS
 from uniformity_callbacks.worker import Worker
 from uniformity_callbacks.writers import Feed
@@ -38,6 +40,7 @@ class Capture:
         extras: further values by name, as numbers or 0-dimensional tensors.
         stage: "train" or "val"; readings of validation are not judged by the alerts.
         why: why nothing was caught, in words.
+        thinning: of each view one of so many rows is to be read.
     """
 
     step: int
@@ -48,6 +51,7 @@ class Capture:
     extras: dict[str, Tensor | float] = field(default_factory=dict)
     stage: str = "train"
     why: str = ""
+    thinning: int = 1
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class Reader:
         faults: takes captures that could not be read, were dropped, or did not reach the journal.
         journal: where readings are recorded first, or None.
         feeds: the writers.
+        overload: what gives way where readings take too long, as `Load` has it.
     """
 
     def __init__(
@@ -100,23 +105,45 @@ class Reader:
         faults: Faults,
         journal: JournalWriter | None = None,
         feeds: Sequence[Feed] = (),
+        overload: Overload = "skip",
     ) -> None:
         self.faults = faults
         self._metrics, self._book, self._journal, self._feeds = metrics, book, journal, feeds
         self._outcomes: list[Outcome] = []
         self._noted: set[str] = set()
+        self._load = Load(overload)
         self._lock = threading.Lock()
         self._worker: Worker[Capture] = Worker(self._read, name="uniformity-reader", capacity=_CAPACITY)
 
-    def submit(self, capture: Capture) -> None:
-        """Hand over a capture without waiting."""
-        if not self._worker.put(capture):
-            waiting = f"{_CAPACITY} others are waiting to be read; choose a larger every_n_steps"
-            self.faults.add("dropped", waiting, step=capture.step)
+    @property
+    def is_behind(self) -> bool:
+        """Whether readings take so long that not all are made, and nobody is to wait for one at a due step."""
+        return self._load.is_high
+
+    def submit(self, captures: Sequence[Capture]) -> None:
+        """Hand over the captures of one step without waiting; of training, there may be no time to read them."""
+        if captures and captures[0].stage == "train":
+            with self._lock:
+                verdict = self._load.due(captures[0].step, time.monotonic(), [_rows(each.sample) for each in captures])
+            if verdict.told:
+                log.warning("uniformity: %s", verdict.told)
+            if not verdict.reads:
+                return
+            captures = [replace(capture, thinning=verdict.thinning) for capture in captures]
+        for capture in captures:
+            if not self._worker.put(capture):
+                with self._lock:
+                    self._load.dropped(capture.step)
+                waiting = f"{_CAPACITY} others are waiting to be read; choose a larger every_n_steps"
+                self.faults.add("dropped", waiting, step=capture.step)
 
     def settle(self, timeout: float) -> bool:
         """Wait until all captures are read, at most ``timeout`` seconds; return whether they are."""
-        return self._worker.settle(timeout)
+        since = time.monotonic()
+        done = self._worker.settle(timeout)
+        with self._lock:
+            self._load.waited(time.monotonic() - since)
+        return done
 
     def uncollected(self) -> list[Outcome]:
         """Return what `collect` would, and leave it there."""
@@ -140,6 +167,18 @@ class Reader:
             self._journal.close()
 
     def _read(self, capture: Capture) -> None:
+        if capture.stage != "train":
+            self._make(capture)
+            return
+        with self._lock:
+            self._load.began(capture.step, time.monotonic())
+        try:
+            self._make(capture)
+        finally:
+            with self._lock:
+                self._load.ended(capture.step, time.monotonic())
+
+    def _make(self, capture: Capture) -> None:
         try:
             outcome = self._outcome(capture)
         except Exception as error:  # a reading that fails is lost, the run is not
@@ -156,7 +195,7 @@ class Reader:
     def _outcome(self, capture: Capture) -> Outcome:
         dims, values = 0, {"samples": 0.0, "nonfinite": 0.0}
         if capture.sample is not None:
-            views = capture.sample.views()
+            views = _thinned(capture).views()
             dims, values = views.whole.dims, measure(views, self._metrics)
             self._note(views, values, capture)
         values |= {name: float(value) for name, value in capture.extras.items()}
@@ -191,3 +230,14 @@ class Reader:
                 self._journal.alert(alert)
         except Exception as error:  # a full disk must not cost the reading its other ways out
             self.faults.add("journal", error, step=outcome.reading.step)
+
+
+def _rows(sample: Sample | None) -> int | None:
+    """Return the rows of the shortest view of those that can be thinned; 0 if none can, None if there is no sample."""
+    return min(map(len, sample.raw), default=0) if isinstance(sample, StepSample) else None if sample is None else 0
+
+
+def _thinned(capture: Capture) -> Sample:
+    sample = capture.sample
+    assert sample is not None, "only asked of what was caught"
+    return sample.thinned(capture.thinning) if isinstance(sample, StepSample) and capture.thinning > 1 else sample

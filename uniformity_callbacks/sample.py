@@ -93,6 +93,11 @@ class StepSample:
         even = all(len(views) == most and len({len(view) for view in views}) == 1 for views in passes)
         return cls(tuple(torch.cat([views[k] for views in passes if len(views) > k]) for k in range(most)), even)
 
+    def thinned(self, by: int) -> StepSample:
+        """Return one of ``by`` rows of each view, evenly spaced: of views of one length the same rows."""
+        chosen = [torch.arange(0, len(view), by, device=view.device) for view in self.raw]
+        return StepSample(tuple(view[rows] for view, rows in zip(self.raw, chosen, strict=True)), self.paired)
+
     def views(self) -> Views:
         """Prepare all rows."""
         return Views.of(self.raw, paired=self.paired)

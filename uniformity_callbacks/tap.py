@@ -19,6 +19,7 @@ from uniformity_callbacks.compiled import (
     leave_alone,
     trace_anew,
 )
+from uniformity_callbacks.given_up import GivenUp
 from uniformity_callbacks.hook import Hook
 from uniformity_callbacks.layers import by_path, find
 from uniformity_callbacks.outputs import Output as Output
@@ -63,7 +64,7 @@ class Tap:
         self._model, self._candidates = model, find(model, layer)
         self._output, self._views, self._calls = output, views, which_calls(calls)
         self._backwards: Backwards | None = None
-        self._was_training = False
+        self._was_training, self._given_up = False, GivenUp()
         self._hooks: dict[str, tuple[Hook, RemovableHandle]] = {}
         self._caught: dict[str, list[Tensor | Unfinished]] = {}
         self.mode: Mode = "off"
@@ -185,6 +186,13 @@ class Tap:
         views, each = next(iter(caught.values()), []), self._views or 1
         calls = [views[k : k + each] for k in range(0, len(views), each)]
         return [view for call in calls[self._calls] for view in call]
+
+    def give_up(self, loss: Tensor) -> None:
+        """Forget the calls since `start` of batches that were given up, unlike the one that ``loss`` is of."""
+        each = self._views or 1
+        for name, views in self._settle().items():
+            calls = [views[k : k + each] for k in range(0, len(views), each)]
+            self._caught[name] = [view for call in self._given_up.without(calls, loss) for view in call]
 
     def keep(self, kept: str) -> None:
         """Leave all candidates but this one, if it is one of them."""

@@ -71,10 +71,12 @@ def test_what_needs_no_word_of_its_own_stays():
         "every_n_steps": 7,
         "output": 0,
         "calls": "first:2",
+        "overload": "subsample",
         "prefix": "x",
         "journal": "a.jsonl",
     }
     assert arguments(keys) == keys
+    assert UniformityCallback(**arguments(keys)).monitor.overload == "subsample"
 
 
 def test_what_yaml_takes_for_a_number_is_a_path():
