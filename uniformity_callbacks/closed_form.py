@@ -1,4 +1,4 @@
-"""``tr S^(1/2)`` of unit rows and its gradient in closed form, from raw embeddings in one step.
+"""W2 of unit rows and its gradient in closed form, from raw embeddings in one step.
 
 With unit rows u, their centred rows c, P the polar factor of c and R = (c^T c)^(-1/2) or (c c^T)^(-1/2), the gradient
 with respect to u is ``P / sqrt(n)``, P = c R or R c, whose columns have mean zero as those of c. Dividing each row by
@@ -28,6 +28,9 @@ gradient is known to 1e-7 / 0.02^2 / 2 = 1e-4. Elsewhere all is done in float64.
 
 _NEAR_IDEAL = 0.995
 """Share of the ideal's ``tr S^(1/2)`` above which W2, then below 0.1, is a difference of near numbers: float64, too."""
+
+_IDEAL_SQUARED = 1e-14
+"""W2^2 below this is the ideal: it is a difference of numbers near 1, known to about 1e-15."""
 
 _SQUARES = 1e-30, 1e30
 """Squared lengths that single precision takes: far from both ends of its range."""
@@ -71,16 +74,22 @@ def is_wide(z: Tensor) -> bool:
     return z.shape[0] <= z.shape[1]
 
 
-def trace_root(z: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
-    """Return ``tr S^(1/2)`` of the unit rows of ``z``, float64, differentiable.
+def uniformity(z: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
+    """Return W2 of the unit rows of ``z``, float64, differentiable; sqrt(2) if no row is valid.
 
     Rows that are zero or not finite are left out and get no gradient.
     """
     if not (torch.is_grad_enabled() and z.requires_grad):
         centred = _Centred.of(unit_rows(z))
-        return spectrum.nuclear_norm(centred.rows) / centred.root_count
-    value: Tensor = _TraceRoot.apply(z)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    return value
+        trace_root = spectrum.nuclear_norm(centred.rows) / centred.root_count
+        return distance(torch.ones_like(trace_root), trace_root, z.shape[1])
+    w2: Tensor = _Uniformity.apply(z)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return w2
+
+
+def distance(square: Float[Tensor, ""], trace_root: Float[Tensor, ""], d: int) -> Float[Tensor, ""]:
+    """Return W2 from the mean squared length, 1 for unit rows, and ``tr S^(1/2)``."""
+    return spectrum.root(square + 1.0 - 2.0 * trace_root / math.sqrt(d), above=_IDEAL_SQUARED)
 
 
 @torch.no_grad()
@@ -194,18 +203,22 @@ class _Centred(NamedTuple):
         return cls(torch.where(u.valid[:, None], u.rows - mean, 0.0), mean, count.sqrt())
 
 
-class _TraceRoot(torch.autograd.Function):
+class _Uniformity(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, z: Tensor) -> Tensor:
         found = rooted(z)
-        ctx.save_for_backward(found.matrix, found.rows, found.mean, found.scales)  # type: ignore[arg-type]  # or None
+        w2 = distance(torch.ones_like(found.value), found.value, z.shape[1])
+        # The slope is infinite at the ideal, where there is nothing to gain.
+        slope = torch.where(w2 > 0, -1.0 / (math.sqrt(z.shape[1]) * torch.where(w2 > 0, w2, 1.0)), 0.0)
+        ctx.save_for_backward(found.matrix, found.rows, found.mean, found.scales, slope)  # type: ignore[arg-type]  # or None
         ctx.dtype = z.dtype  # type: ignore[attr-defined]
-        return found.value
+        return w2
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
-        matrix, rows, mean, scales = ctx.saved_tensors  # type: ignore[attr-defined]
-        found = Rooted(grad, matrix, rows, mean, scales)
+        matrix, rows, mean, scales, slope = ctx.saved_tensors  # type: ignore[attr-defined]
+        found = Rooted(slope, matrix, rows, mean, scales)
         with torch.autocast("cpu", enabled=False):  # float64, all there is elsewhere, is left alone by it
-            return found.gradient(grad.to(matrix.dtype)).to(ctx.dtype)  # type: ignore[attr-defined]
+            gradient = found.gradient((grad * slope).to(matrix.dtype))
+        return gradient.to(ctx.dtype)  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from uniformity_callbacks import measures
+from uniformity_callbacks import closed_form
 from uniformity_callbacks.exchanges import ByRows, BySums, Exchange, Rows, Whole
 from uniformity_callbacks.loss import WassersteinLoss
 from uniformity_callbacks.ranks import Channel, Ranks
@@ -40,7 +40,7 @@ class JointLoss:
             rows: for each layer this rank's rows (n, d), None if it has none. Every rank must name as many layers.
         """
         if self._channel is None:
-            return [None if z is None else self._loss.weigh(measures.uniformity(z), z) for z in rows]
+            return [None if z is None else self._loss.weigh(closed_form.uniformity(z), z) for z in rows]
         with torch.no_grad():
             wholes = self._wholes(self._channel, rows)
         return [None if w is None else self._term(w, z) for w, z in zip(wholes, rows, strict=True)]
@@ -54,7 +54,7 @@ class JointLoss:
             if sent := len(whole.gradient):  # of another dimension than agreed none were
                 gradient[:sent] = whole.gradient
             trace_root = _Known.apply(own, trace_root, gradient)  # type: ignore[no-untyped-call]
-        return self._loss.weigh(measures.distance(torch.ones_like(trace_root), trace_root, like.shape[1]), like)
+        return self._loss.weigh(closed_form.distance(torch.ones_like(trace_root), trace_root, like.shape[1]), like)
 
     def _wholes(self, channel: Channel, rows: Rows) -> list[Whole | None]:
         """Return what each layer's rows are part of; one collective but where the ranks must agree on shapes anew.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from uniformity_callbacks import measures
+from uniformity_callbacks import closed_form
 from uniformity_callbacks.functional.embeddings import check_embeddings, result
 from uniformity_callbacks.names import nearest
 from uniformity_callbacks.schedules import Constant, LinearDecay, Schedule, check_weight
@@ -102,7 +102,7 @@ class WassersteinLoss(nn.Module):
             TypeError: a view is not a floating-point tensor.
         """
         rows = self.rows(*views)
-        return self.weigh(measures.uniformity(rows), rows)
+        return self.weigh(closed_form.uniformity(rows), rows)
 
     def rows(self, *views: Tensor) -> Tensor:
         """Return the checked rows of all views together.

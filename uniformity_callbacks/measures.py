@@ -11,13 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from uniformity_callbacks.closed_form import trace_root
+from uniformity_callbacks.closed_form import distance
 from uniformity_callbacks.sample_size import LEAST_ROWS, wasserstein_floor
 from uniformity_callbacks.spectrum import root
 from uniformity_callbacks.statistics import Statistics
-
-_IDEAL_SQUARED = 1e-14
-"""W2^2 below this is the ideal: it is a difference of numbers near 1, known to about 1e-15."""
 
 RANKME_EPSILON = 1e-7
 """Added to each share of the singular values, as RankMe's paper has it (arXiv 2210.02885, equation 1)."""
@@ -28,12 +25,6 @@ range and the weights are those of reptrix, the code of alpha-ReQ's authors."""
 
 _LEAST_FITTED = 3
 """Eigenvalues that a power law needs: two always lie on a line."""
-
-
-def uniformity(z: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
-    """Return W2 of the unit rows of raw embeddings, with its gradient in closed form; sqrt(2) if no row is valid."""
-    root_trace = trace_root(z)
-    return distance(torch.ones_like(root_trace), root_trace, z.shape[1])
 
 
 def w2(s: Statistics) -> Float[Tensor, ""]:
@@ -128,11 +119,6 @@ def norm_cv(s: Statistics) -> Float[Tensor, ""]:
 def floor(s: Statistics) -> Float[Tensor, ""]:
     """Return the W2 that ideal samples of as many rows read."""
     return torch.tensor(wasserstein_floor(int(s.count), s.dims) if s.count >= 2 else math.nan, dtype=torch.float64)
-
-
-def distance(square: Float[Tensor, ""], trace_root: Float[Tensor, ""], d: int) -> Float[Tensor, ""]:
-    """Return W2 from the mean squared length, 1 for unit rows, and ``tr S^(1/2)``."""
-    return root(square + 1.0 - 2.0 * trace_root / math.sqrt(d), above=_IDEAL_SQUARED)
 
 
 def _where_spread(s: Statistics, value: Tensor) -> Tensor:

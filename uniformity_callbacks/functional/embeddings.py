@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import torch
@@ -56,7 +57,7 @@ def check_finite(z: Tensor, name: str = "z") -> None:
     """Raise unless ``z`` is a finite floating-point tensor (n, d) with n >= 2 and d >= 1."""
     check_embeddings(z, name)
     z = z.detach()
-    if z.sum().isfinite():  # one pass over them; of NaN or infinity it is neither
+    if math.isfinite(z.sum().item()):  # one pass over them; of NaN or infinity it is neither
         return
     finite = torch.isfinite(z).all(dim=1)
     if not finite.all():

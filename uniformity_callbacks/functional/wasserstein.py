@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from uniformity_callbacks import measures
+from uniformity_callbacks import closed_form, measures
 from uniformity_callbacks.functional.embeddings import check_finite, check_whole, prepare, prepare_sample, result
 from uniformity_callbacks.sample_size import wasserstein_floor as _floor
 
@@ -43,7 +43,7 @@ def wasserstein_uniformity(z: Float[Tensor, "n d"], *, normalize: bool = True) -
     """
     if normalize:
         check_finite(z)
-        return result(z, measures.uniformity(z))
+        return result(z, closed_form.uniformity(z))
     return result(z, measures.w2(prepare(z, normalize)))
 
 
