@@ -119,7 +119,8 @@ class Course:
         self.monitor.begin(self.step, repeated=self._evaluated)
 
     def _steps(self, *args: Any) -> None:
-        self._open()
+        if self._end is None:
+            self._open()
         self._stepping, self._evaluated = True, False
 
     def _stepped(self, *args: Any) -> None:
@@ -127,6 +128,9 @@ class Course:
             return  # an optimizer whose step calls its parent's has both of them call the hooks
         self._stepping = self._evaluated = False
         self._unstepped = 0
+        if self.monitor.pass_over(self.step + 1):
+            self.step += 1
+            return
         with self.monitor.kept_from_training("the auxiliary loss"):
             if self.monitor.auxiliary is not None and not self._added:
                 raise ValueError(not_added(self._criterion))
@@ -143,7 +147,7 @@ class Course:
 
     def _tell_unstepped(self) -> None:
         log.warning(
-            "uniformity: nothing is read: %d backward passes came since step %d, and no step of the optimizer, %s; "
+            "uniformity: nothing is read: at least %d backward passes came since step %d, and no step of the optimizer, %s; "
             "give the one that is stepped; if it was made anew, close() this monitor and watch() with the new one",
             self._unstepped,
             self.step,

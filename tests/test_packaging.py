@@ -39,6 +39,7 @@ ORDER = [
     "given_up",
     "backward",
     "tap",
+    "validating",
     "collector",
     "panel",
     "rules",

@@ -3,6 +3,8 @@ import torch
 
 from dispatch import SYNCHRONISING, Calls
 from uniformity_callbacks import WassersteinLoss, functional, spectrum
+from uniformity_callbacks.panel import METRICS, measure
+from uniformity_callbacks.sample import Views
 from uniformity_callbacks.spectrum import gram, nuclear_norm, refined_eigenvalues
 
 
@@ -93,3 +95,20 @@ def test_weak_eigenvalues_are_known_as_well_as_strong_ones(shape):
     singular = torch.logspace(-8, 0, k, dtype=torch.float64)
     c = (left * singular) @ right.T
     torch.testing.assert_close(refined_eigenvalues(c, gram(c)), singular.square(), rtol=1e-3, atol=0)
+
+
+def test_training_keeps_what_autocast_has_cached(monkeypatch):
+    """It is one cache for all threads: a reading beside a forward pass must not empty it."""
+    cleared = []
+    monkeypatch.setattr(torch, "clear_autocast_cache", lambda: cleared.append(1))
+    z = torch.randn(40, 8, requires_grad=True)
+    views = Views.of([torch.randn(40, 8), torch.randn(40, 8)])
+    measure(views, tuple(METRICS))
+    WassersteinLoss(0.1)(z).backward()
+    assert not cleared
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        measure(views, tuple(METRICS))
+        WassersteinLoss(0.1)(z).backward()
+        functional.wang_isola_uniformity(z)
+        assert not cleared
+    assert cleared  # torch's own, at the end

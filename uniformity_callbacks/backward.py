@@ -17,6 +17,10 @@ def this_backward() -> int | None:
     return None if number == -1 else int(number)
 
 
+_DOZES = 100
+"""Backward passes that are slept through at most."""
+
+
 class Backwards:
     """Tells of the backward passes that go through a layer.
 
@@ -27,11 +31,16 @@ class Backwards:
     Args:
         tell: called with what is known of the gradients that the pass adds to: None, or whether there were none yet,
             so that those of the passes before were used, or thrown away.
+
+    Attributes:
+        dozing: whether nobody wants to know of the next `_DOZES`, since nothing is collected.
+        slept: through how many since.
     """
 
     def __init__(self, tell: Callable[[bool | None], None]) -> None:
         self._tell = tell
         self._handles: list[RemovableHandle] = []
+        self.dozing, self.slept = False, 0
 
     def attach(self, layers: Iterable[nn.Module], model: nn.Module) -> None:
         """Listen at a parameter of each module that may be the layer; at one of the model's where none is trained."""
@@ -56,6 +65,10 @@ class Backwards:
 
     def _at(self, parameter: Tensor | None) -> Callable[[Tensor], None]:
         def hook(gradient: Tensor) -> None:
+            if self.dozing:
+                self.slept += 1
+                if self.slept < _DOZES:
+                    return
             self._tell(None if parameter is None else parameter.grad is None)
 
         return hook

@@ -99,7 +99,7 @@ def rooted(z: Float[Tensor, "n d"]) -> Rooted:
     In single precision where that is enough, on a CPU; in float64 without looking at a value elsewhere.
     """
     if spectrum.may_look(z) and z.dtype != torch.float64 and z.numel():
-        with torch.autocast("cpu", enabled=False):
+        with spectrum.without_autocast():
             found = _single(z.to(torch.float32)) if _products_are_exact() else None
         if found is not None:
             return found
@@ -219,6 +219,6 @@ class _Uniformity(torch.autograd.Function):
     def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
         matrix, rows, mean, scales, slope = ctx.saved_tensors  # type: ignore[attr-defined]
         found = Rooted(slope, matrix, rows, mean, scales)
-        with torch.autocast("cpu", enabled=False):  # float64, all there is elsewhere, is left alone by it
+        with spectrum.without_autocast():  # float64, all there is elsewhere, is left alone by it
             gradient = found.gradient((grad * slope).to(matrix.dtype))
         return gradient.to(ctx.dtype)  # type: ignore[attr-defined]

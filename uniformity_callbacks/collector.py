@@ -16,8 +16,9 @@ from uniformity_callbacks.joint import JointLoss
 from uniformity_callbacks.loss import WassersteinLoss
 from uniformity_callbacks.passes import Passes
 from uniformity_callbacks.ranks import Ranks
-from uniformity_callbacks.sample import StepSample, Stream
+from uniformity_callbacks.sample import StepSample
 from uniformity_callbacks.tap import Mode, Tap
+from uniformity_callbacks.validating import Validating
 
 
 @dataclass
@@ -44,6 +45,9 @@ class Collector:
         seed: of the random sample of a validation epoch.
         on_backward: called when a backward pass goes through a layer, perhaps several times, with whether it has come
             to the layer's parameters, after which the layer does not run again in it.
+
+    Attributes:
+        validating: collects in validation epochs.
     """
 
     def __init__(
@@ -61,9 +65,10 @@ class Collector:
         self._layers = [_Layer(tap) for tap in taps]
         self._every, self._window, self._auxiliary, self._total = every_n_steps, window, auxiliary, total_steps
         self._joint = None if auxiliary is None else JointLoss(auxiliary, ranks)
-        self._streams: dict[str, Stream] = {}
-        self._seed, self._on_backward = seed, on_backward
+        self.validating = Validating(taps, seed=seed)
+        self._on_backward = on_backward
         self._step, self._due = -1, 0
+        self._wanted = -1
         self._open = self._paused = self._repeated = False
 
     @property
@@ -133,6 +138,23 @@ class Collector:
             if stepped:
                 layer.passes.step()
         self._start("watch" if self._kept and not repeated else "off", goes_on=not stepped)
+        idle = self._auxiliary is None and not self._kept
+        self._wanted = self._due - self._window + 1 if idle else -1
+        for layer in self._layers:
+            layer.tap.doze(idle)
+
+    def pass_over(self, step: int) -> bool:
+        """Begin a step of which nothing is wanted, as nothing is of the one before; False if that is not so.
+
+        This is all that most steps of a run ask for, in a microsecond.
+        """
+        if step >= self._wanted:
+            return False
+        for layer in self._layers:
+            if not layer.tap.doze():
+                return False
+        self._step = step
+        return True
 
     def repeat(self) -> None:
         """End the pass and begin a repeated one if it was paused."""
@@ -229,28 +251,6 @@ class Collector:
             layer.tap.start("off")
             if self._kept:
                 layer.passes.add([] if self._repeated else views, layer.term)
-
-    def begin_validation(self) -> None:
-        """Begin a validation epoch: its batches are added up, apart from the training's."""
-        self._streams = {}
-
-    def begin_validation_batch(self) -> None:
-        """Open the taps for a batch of it."""
-        for layer in self._layers:
-            layer.tap.start("validate")
-
-    def end_validation_batch(self) -> None:
-        """Close them and take over what they caught."""
-        for layer in self._layers:
-            views = layer.tap.views()
-            layer.tap.start("off")
-            if views:
-                self._streams.setdefault(layer.tap.name, Stream(seed=self._seed)).add(views)
-
-    def take_validation(self) -> list[Gathered]:
-        """Return what the validation epoch caught, layer by layer."""
-        streams, self._streams = self._streams, {}
-        return [Gathered(name, streams.get(name)) for name in self.names]
 
     def nothing(self, why: str) -> list[Gathered]:
         """Return that nothing was caught, layer by layer."""

@@ -41,6 +41,11 @@ class Memory:
         self.was_used = False
         """Whether there ever were any."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are none."""
+        return self.calls is None or self.calls[-1] is _NONE
+
     def take(self) -> list[Call]:
         """Return the calls since the last time.
 

@@ -97,6 +97,10 @@ class Driver:
                 self.start(step)
             self._collecting.begin(step, accumulating=accumulating, repeated=repeated)
 
+    def pass_over(self, step: int) -> bool:
+        """Begin ``step`` without a `finish` of the one before, where nothing is wanted of either; else return False."""
+        return self._started and self._collector is not None and self._collector.pass_over(step)
+
     def repeat(self) -> None:
         """Begin the pass anew, as a repeated one, if it was paused already."""
         with self.kept_from_training("begin"):
@@ -187,21 +191,21 @@ class Driver:
     def begin_validation(self) -> None:
         """Begin a validation epoch, whose rows are read together, apart from the training's."""
         with self.kept_from_training("validation", always=True):
-            self._collecting.begin_validation()
+            self._collecting.validating.begin()
 
     def begin_validation_batch(self) -> None:
         """Open the taps for a batch, with or without gradients."""
         with self.kept_from_training("validation", always=True):
-            self._collecting.begin_validation_batch()
+            self._collecting.validating.begin_batch()
 
     def end_validation_batch(self) -> None:
         """Add up what the batch's forward passes brought."""
         with self.kept_from_training("validation", always=True):
-            self._collecting.end_validation_batch()
+            self._collecting.validating.end_batch()
 
     def finish_validation(self) -> list[Outcome]:
         """End the validation epoch and return its reading, of the step of the last `begin`, and those before it."""
-        gathered = self._gathered(self._collecting.take_validation, always=True)
+        gathered = self._gathered(self._collecting.validating.take, always=True)
         with self.kept_from_training("validation", always=True):
             gathered = self._open.validation(gathered)
             self._open.submit(gathered, step=self._collecting.step, stage="val")

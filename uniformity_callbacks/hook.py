@@ -6,6 +6,7 @@ from typing import Any, no_type_check
 
 import torch
 from torch import nn
+from torch.compiler import is_dynamo_compiling
 
 from uniformity_callbacks.compiled import Memory, remember
 
@@ -24,7 +25,7 @@ class Hook:
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         """Hand over a call of the layer, or have compiled code keep it."""
-        if torch.compiler.is_dynamo_compiling():
+        if is_dynamo_compiling():
             remember(self.memory, output)
         # A trace, as TensorBoard's add_graph makes one, is no pass of the training.
         elif self._tap.mode != "off" and not torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]

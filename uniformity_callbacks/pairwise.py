@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from uniformity_callbacks.spectrum import root
+from uniformity_callbacks.spectrum import root, without_autocast
 from uniformity_callbacks.statistics import UnitRows, unit_rows
 
 _PAIRS_AT_ONCE = 1 << 22
@@ -49,7 +49,7 @@ def potential_of(c: Float[Tensor, "n d"], *, t: float = 2.0, counts: Float[Tenso
     n = c.shape[0]
     if n < 2:
         return c.sum(dtype=torch.float64) * math.nan
-    with torch.autocast(c.device.type, enabled=False):
+    with without_autocast(c.device.type):
         lengths = torch.linalg.vecdot(c, c)
         steep = bool(t * lengths.detach().amax() > _STEEP)
         total = _log_sum(c, lengths, t, counts) if steep else _sum(c, lengths, t, counts).log()

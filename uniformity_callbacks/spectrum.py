@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -97,6 +100,20 @@ def by_products(c: Tensor) -> bool:
 def may_look(c: Tensor) -> bool:
     """Whether a branch may depend on values: on a CPU, where looking waits for nothing, and outside of a trace."""
     return not (by_products(c) or torch.compiler.is_compiling())
+
+
+def without_autocast(device: str = "cpu") -> AbstractContextManager[object]:
+    """Return a context in which products of float32 matrices are done in float32.
+
+    Where autocast is off it does nothing: at the end of an autocast context that is a thread's outermost, even one that
+    switches it off, torch forgets the half-precision weights of all threads, also of one in its forward pass.
+    """
+    enabled: Callable[..., bool] = torch.is_autocast_enabled
+    if hasattr(torch, "get_autocast_dtype"):
+        on = enabled(device)
+    else:  # before torch 2.4
+        on = torch.is_autocast_cpu_enabled() if device == "cpu" else enabled()
+    return torch.autocast(device, enabled=False) if on else nullcontext()
 
 
 def norm_and_root(

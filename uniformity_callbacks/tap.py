@@ -158,6 +158,15 @@ class Tap:
         if mode != "off" and not goes_on:
             self.problem = self._unused = None
 
+    def doze(self, dozing: bool = True) -> bool:
+        """Have backward passes not told of for now; False if compiled code has kept calls, to be let go of first."""
+        if self._backwards is not None:
+            self._backwards.dozing, self._backwards.slept = dozing, 0
+        for hook, _ in self._hooks.values():  # noqa: SIM110  # a generator would take as long as all the rest
+            if not hook.memory.is_empty:
+                return False
+        return True
+
     def stop(self) -> bool:
         """Collect no more, return whether we did; what was collected stays until the next `start`."""
         self._settle()

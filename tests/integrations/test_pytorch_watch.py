@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.tensorboard import SummaryWriter
 
-from uniformity_callbacks import functional, read_journal
+from uniformity_callbacks import backward, functional, read_journal
 from uniformity_callbacks.integrations import course
 
 pytestmark = pytest.mark.usefixtures("own_place")
@@ -183,6 +183,7 @@ def test_a_forgotten_train_mode_is_told(caplog):
 def test_an_optimizer_that_is_not_stepped_is_told(parts, auxiliary, before, caplog, monkeypatch):
     """One made anew, as after unfreezing, or the wrong one; at a due step and at another."""
     monkeypatch.setattr(course, "_UNSTEPPED", 4)
+    monkeypatch.setattr(backward, "_DOZES", 1)
     model = made()
     with watched(model, optimizer := sgd(model), auxiliary=auxiliary) as monitor:
         add = as_it_is if auxiliary is None else lambda loss, z0, z1: monitor.add_auxiliary(loss)
