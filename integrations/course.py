@@ -147,8 +147,9 @@ class Course:
 
     def _tell_unstepped(self) -> None:
         log.warning(
-            "uniformity: nothing is read: at least %d backward passes came since step %d, and no step of the optimizer, %s; "
-            "give the one that is stepped; if it was made anew, close() this monitor and watch() with the new one",
+            "uniformity: nothing is read: at least %d backward passes came since step %d, and no step of the "
+            "optimizer, %s; give the one that is stepped; if it was made anew, close() this monitor and watch() with "
+            "the new one",
             self._unstepped,
             self.step,
             type(self._optimizer).__name__,

@@ -18,6 +18,7 @@ ORDER = [
     "sample",
     "gathered",
     "pairwise",
+    "deflation",
     "closed_form",
     "measures",
     "functional.embeddings",

@@ -18,13 +18,20 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from uniformity_callbacks import spectrum
+from uniformity_callbacks.deflation import Weak, weak_part
 from uniformity_callbacks.statistics import UnitRows, unit_rows
 
 WELL_SPREAD = 0.02
-"""Single precision is enough where no singular value lies below this share of the largest.
+"""Singular values above this share of the largest are done in single precision.
 
-A Gram matrix in float32 is known to some 1e-7 of its largest eigenvalue, so that the weakest direction's share of the
-gradient is known to 1e-7 / 0.02^2 / 2 = 1e-4. Elsewhere all is done in float64."""
+A Gram matrix in float32 is known to some 1e-7 of its largest eigenvalue, so that the weakest of these directions' share
+of the gradient is known to 1e-7 / 0.02^2 / 2 = 1e-4. Weaker ones are taken out and done in float64."""
+
+_WEAK_SHARE = 0.25
+"""Share of weak directions above which that would take as long as doing all in float64."""
+
+_VARIED = 1e-4
+"""Share of the rows' squared length that is variance, below which all of them are weak."""
 
 _NEAR_IDEAL = 0.995
 """Share of the ideal's ``tr S^(1/2)`` above which W2, then below 0.1, is a difference of near numbers: float64, too."""
@@ -42,30 +49,31 @@ class Rooted:
 
     Attributes:
         value: ``tr S^(1/2)``, float64.
-        matrix: (n, n) where n <= d: what makes the gradient of the rows; else (d, d), R.
-        rows: (n, d): raw where n <= d in single precision; else centred unit rows, zero where not valid.
+        matrix: R, (k, k); where rows are raw (n, n), what makes their gradient of them.
+        rows: (n, d), centred unit rows, zero where not valid; where n <= d in single precision raw.
         mean: (d,), of the valid unit rows; None where the rows are raw.
-        scales: (n,): 1 / (length sqrt(count)), 0 where a row is not valid; where n <= d times (u . g) of each row.
+        scales: (n,): 1 / (length sqrt(count)), 0 where a row is not valid.
+        weak: the part in weak directions, where that is apart.
     """
 
     value: Float[Tensor, ""]
-    matrix: Tensor
+    matrix: Float[Tensor, "k k"]
     rows: Float[Tensor, "n d"]
     mean: Float[Tensor, " d"] | None
     scales: Float[Tensor, " n"]
+    weak: Weak | None = None
 
     def gradient(self, factor: Tensor | float = 1.0, part: slice = slice(None)) -> Float[Tensor, "m d"]:
         """Return ``factor`` times the gradient with respect to a part of the raw rows, in the precision worked in."""
-        matrix = self.matrix * factor
-        if is_wide(self.rows):
-            if self.mean is None:
-                return matrix[part] @ self.rows
-            return torch.addmm(torch.outer(self.scales[part] * -factor, self.mean), matrix[part], self.rows)
-        rows, mean, scales = self.rows[part], self.mean, self.scales[part, None]
-        assert mean is not None, "raw rows are kept of wide ones only"
-        polar: Tensor = rows @ matrix
+        matrix, wide, mean = self.matrix, is_wide(self.rows), self.mean
+        if mean is None:
+            return (matrix[part] * factor) @ self.rows
+        rows = self.rows[part]
+        polar: Tensor = matrix[part] @ self.rows if wide else rows @ matrix
+        if self.weak is not None:
+            polar.addmm_(self.weak.left[part], self.weak.right)
         along = (torch.linalg.vecdot(rows, polar) + polar @ mean)[:, None]
-        polar.addcmul_(rows + mean, along, value=-1.0).mul_(scales)
+        polar.addcmul_(rows + mean, along, value=-1.0).mul_((self.scales[part] * factor)[:, None])
         return polar
 
 
@@ -120,7 +128,7 @@ def _products_are_exact() -> bool:
 
 
 def _single(z: Float[Tensor, "n d"]) -> Rooted | None:
-    """Return it by float32; None where that is not enough, or a row is not valid."""
+    """Return it by float32, weak directions apart; None where most are weak, or a row is not valid."""
     (n, d), wide = z.shape, is_wide(z)
     products = z @ z.T if wide else None
     squares = torch.linalg.vecdot(z, z) if products is None else products.diagonal().clone()
@@ -140,38 +148,39 @@ def _single(z: Float[Tensor, "n d"]) -> Rooted | None:
         c -= mean
         gram = c.T @ c
     trace = float(gram.diagonal().sum())
-    # Between the mean eigenvalue and the largest: the mean weighted by themselves.
-    top = float(torch.linalg.vector_norm(gram)) ** 2 / trace if trace > 0 else 0.0
-    weak = WELL_SPREAD**2 * (top + n * square)
-    if products is not None:
-        gram += top / n  # centred rows have no part in the vector of ones: it gets an eigenvalue among the others'
-    if trace <= 0 or not _exceeds(gram, weak):
+    if trace <= _VARIED * n:
         return None
+    top = float(torch.linalg.vector_norm(gram)) ** 2 / trace  # the mean eigenvalue, weighted by themselves
+    if products is not None:  # centred rows have no part in the vector of ones: it gets an eigenvalue among the strong
+        top = max(top, 2.0 * WELL_SPREAD**2 * n)
+        gram += top / n
     values, vectors = torch.linalg.eigh(gram)
-    singular = values.sqrt()
-    root = (vectors / singular) @ vectors.T
+    s = int((values <= WELL_SPREAD**2 * (float(values[-1]) + n * square)).sum())
+    if s > _WEAK_SHARE * len(values):
+        return None
+    strong, singular = vectors[:, s:], values[s:].sqrt()
+    root = (strong / singular) @ strong.T
     # The mean of tr(R G) and tr(R^-1) knows the norm to second order in R's error. Eigenvectors are of length 1 nearly.
     norm = (root * gram).sum(dtype=torch.float64)
-    norm = 0.5 * (norm + singular.double() @ (2.0 - vectors.double().square().sum(0)))
+    norm = 0.5 * (norm + singular.double() @ (2.0 - strong.double().square().sum(0)))
     if products is not None:
         norm -= math.sqrt(top)
+        root -= 1.0 / (math.sqrt(top) * n)
+    weak = None
+    if s:
+        exact = unit_rows(z)
+        weak = weak_part(exact.centred, vectors, values, s)
+        norm += weak.norm
+        c, mean, products = exact.centred.to(torch.float32), exact.mean.to(torch.float32), None
     value = norm / math.sqrt(n)
     if float(value) > _NEAR_IDEAL * math.sqrt(d):
         return None
     scales = scales / math.sqrt(n)
     if products is None:
-        return Rooted(value, root, c, mean, scales)
-    root -= 1.0 / (math.sqrt(top) * n)
+        return Rooted(value, root, c, mean, scales, weak)
     along = torch.linalg.vecdot(root, products)
     root.diagonal().sub_(along)
-    return Rooted(value, root.mul_(scales).mul_((scales * math.sqrt(n))[:, None]), z, None, scales * along)
-
-
-def _exceeds(gram: Tensor, least: float) -> bool:
-    """Whether all eigenvalues are larger; a twentieth of the cost of knowing them."""
-    shifted = gram.clone()
-    shifted.diagonal().sub_(least)
-    return not int(torch.linalg.cholesky_ex(shifted).info)
+    return Rooted(value, root.mul_(scales).mul_((scales * math.sqrt(n))[:, None]), z, None, scales)
 
 
 def _double(z: Float[Tensor, "n d"]) -> Rooted:
@@ -182,11 +191,7 @@ def _double(z: Float[Tensor, "n d"]) -> Rooted:
     gram = c @ c.T if is_wide(z) else c.T @ c
     norm, root = spectrum.norm_and_root(gram)
     value = norm / root_count
-    if not is_wide(z):
-        return Rooted(value, root, c, mean, scales)
-    along = torch.linalg.vecdot(root, gram) + root @ (c @ mean)
-    matrix = (root - torch.diag(along)) * scales[:, None]
-    return Rooted(value, matrix, c, mean, scales * along)
+    return Rooted(value, root, c, mean, scales)
 
 
 class _Centred(NamedTuple):
@@ -210,15 +215,16 @@ class _Uniformity(torch.autograd.Function):
         w2 = distance(torch.ones_like(found.value), found.value, z.shape[1])
         # The slope is infinite at the ideal, where there is nothing to gain.
         slope = torch.where(w2 > 0, -1.0 / (math.sqrt(z.shape[1]) * torch.where(w2 > 0, w2, 1.0)), 0.0)
-        ctx.save_for_backward(found.matrix, found.rows, found.mean, found.scales, slope)  # type: ignore[arg-type]  # or None
+        weak = found.weak or (None, None, None)
+        ctx.save_for_backward(found.matrix, found.rows, found.mean, found.scales, slope, *weak[1:])  # type: ignore[arg-type]  # or None
         ctx.dtype = z.dtype  # type: ignore[attr-defined]
         return w2
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> Tensor:
-        matrix, rows, mean, scales, slope = ctx.saved_tensors  # type: ignore[attr-defined]
-        found = Rooted(slope, matrix, rows, mean, scales)
+        matrix, rows, mean, scales, slope, left, right = ctx.saved_tensors  # type: ignore[attr-defined]
+        found = Rooted(slope, matrix, rows, mean, scales, None if left is None else Weak(slope, left, right))
         with spectrum.without_autocast():  # float64, all there is elsewhere, is left alone by it
             gradient = found.gradient((grad * slope).to(matrix.dtype))
         return gradient.to(ctx.dtype)  # type: ignore[attr-defined]
