@@ -24,9 +24,8 @@ def rows(n, d, singular):
 
 def half_at(weakest):
     """From 1 down to the weakest, half of them there."""
-    return lambda k: torch.cat(
-        [torch.logspace(0, math.log10(weakest), k - k // 2), torch.full((k // 2,), weakest)]
-    ).double()
+    end = math.log10(weakest)
+    return lambda k: torch.cat([torch.logspace(0, end, k - k // 2), torch.full((k // 2,), weakest)]).double()
 
 
 def some_at(*weak):
@@ -67,10 +66,10 @@ def both(z):
 def test_strong_directions_in_single_precision(n, d, weakest):
     z = rows(n, d, half_at(weakest)).float() * torch.rand(n, 1).add(0.5)
     found = _single(z)
-    assert found is not None
+    (value, grad), (exact, gradient) = both(z), by_svd(z)
+    assert (found is not None) == (exact > 0.1)
     if min(n, d) < max(n, d) - 10:  # near square, normalising leaves directions that are weaker
         assert found.weak is None
-    (value, grad), (exact, gradient) = both(z), by_svd(z)
     assert value == pytest.approx(exact, rel=1e-6)  # 3e-7 seen
     assert (grad - gradient).norm() <= 1e-4 * gradient.norm()  # 4e-5 seen
 
@@ -86,7 +85,7 @@ def test_weak_directions_apart(n, d, weak):
     assert (grad - gradient).norm() <= 1e-4 * gradient.norm()
     # And each of the weak ones by itself: its share of the polar factor is 1.
     c = unit_rows(z.float()).centred
-    left, singular, right = torch.linalg.svd(c, full_matrices=False)
+    left, _, right = torch.linalg.svd(c, full_matrices=False)
     picked = slice(min(n - 1, d) - len(weak), min(n - 1, d))
     polar = _polar(found)
     shares = (left[:, picked] * (polar @ right[picked].T)).sum(0)
@@ -96,12 +95,8 @@ def test_weak_directions_apart(n, d, weak):
 
 def _polar(found):
     """The polar factor that a gradient is made of."""
-    polar = (
-        found.matrix.double() @ found.rows.double()
-        if is_wide(found.rows)
-        else found.rows.double() @ found.matrix.double()
-    )
-    return polar + found.weak.left.double() @ found.weak.right.double()
+    matrix, c = found.matrix.double(), found.rows.double()
+    return (matrix @ c if is_wide(c) else c @ matrix) + found.weak.left.double() @ found.weak.right.double()
 
 
 @pytest.mark.parametrize(("n", "d"), SHAPES)
