@@ -41,6 +41,7 @@ ORDER = [
     "backward",
     "tap",
     "validating",
+    "threads",
     "collector",
     "panel",
     "rules",

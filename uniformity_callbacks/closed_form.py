@@ -168,10 +168,13 @@ def _single(z: Float[Tensor, "n d"]) -> Rooted | None:
         root -= 1.0 / (math.sqrt(top) * n)
     weak = None
     if s:
-        exact = unit_rows(z)
-        weak = weak_part(exact.centred, vectors, values, s)
+        exact = z.to(torch.float64)
+        exact *= torch.linalg.vecdot(exact, exact).rsqrt()[:, None]
+        centre = exact.mean(0)
+        exact -= centre
+        weak = weak_part(exact, vectors, values, s)
         norm += weak.norm
-        c, mean, products = exact.centred.to(torch.float32), exact.mean.to(torch.float32), None
+        c, mean, products = exact.to(torch.float32), centre.to(torch.float32), None
     value = norm / math.sqrt(n)
     if float(value) > _NEAR_IDEAL * math.sqrt(d):
         return None

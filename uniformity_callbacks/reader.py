@@ -18,6 +18,7 @@ from uniformity_callbacks.load import Load, Overload
 from uniformity_callbacks.panel import CORRECTED, Reading, measure
 from uniformity_callbacks.sample import REPEATS_TOLD, Sample, StepSample, Views
 from uniformity_callbacks.sample_size import LEAST_ROWS
+from uniformity_callbacks.threads import compute_alone
 from uniformity_callbacks.worker import Worker
 from uniformity_callbacks.writers import Feed
 
@@ -113,7 +114,9 @@ class Reader:
         self._noted: set[str] = set()
         self._load = Load(overload)
         self._lock = threading.Lock()
-        self._worker: Worker[Capture] = Worker(self._read, name="uniformity-reader", capacity=_CAPACITY)
+        self._worker: Worker[Capture] = Worker(
+            self._read, name="uniformity-reader", capacity=_CAPACITY, begin=compute_alone
+        )
 
     @property
     def is_behind(self) -> bool:

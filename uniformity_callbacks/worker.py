@@ -21,10 +21,13 @@ class Worker(Generic[T]):
         work: called on the thread.
         name: the thread's name.
         capacity: items that may wait; `put` refuses more.
+        begin: called on the thread before all.
     """
 
-    def __init__(self, work: Callable[[T], None], *, name: str, capacity: int) -> None:
-        self._work, self._name, self._capacity = work, name, capacity
+    def __init__(
+        self, work: Callable[[T], None], *, name: str, capacity: int, begin: Callable[[], None] | None = None
+    ) -> None:
+        self._work, self._name, self._capacity, self._begin = work, name, capacity, begin
         self._items: deque[T] = deque()
         self._busy = False
         self._closing = False
@@ -63,6 +66,8 @@ class Worker(Generic[T]):
         return left
 
     def _run(self) -> None:
+        if self._begin is not None:
+            self._begin()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._items) or self._closing)
