@@ -56,7 +56,7 @@ def _loss_operations(n: int, d: int) -> float:
 
 
 def _panel_space(n: int, d: int) -> float:
-    return _loss_space(n, d) + 8 * min(n**2, _PAIRS_AT_ONCE)
+    return _loss_space(n, d) + 4 * min(n**2, _PAIRS_AT_ONCE)
 
 
 def _loss_space(n: int, d: int) -> float:
