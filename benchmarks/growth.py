@@ -73,7 +73,7 @@ def run(*, tiny: bool = False) -> str:
     """Measure all, draw the figure, and return tables in Markdown."""
     rows, dims = ((256, 512), (64, 128)) if tiny else (ROWS, DIMS)
     places = [(n, d) for n in rows for d in dims]
-    texts, panels = [], []
+    texts, panels = ["![Time and memory over rows, a line for each dimension](speed.png)"], []
     for kind in KINDS:
         times, spaces = _measured(kind, places)
         panels += [Panel(f"{kind.title}: time", "s", times), Panel(f"{kind.title}: memory", "bytes", spaces)]
