@@ -15,6 +15,9 @@ from uniformity_callbacks import UniformityMonitor
 from uniformity_callbacks.threads import compute_alone
 
 TASKS = Path("/proc/self/task")
+counted = pytest.mark.skipif(
+    not TASKS.exists(), reason="only Linux lists a process's threads with no package installed"
+)
 
 
 def parallel():
@@ -65,7 +68,7 @@ def readings(rank, folder):
     return more, torch.get_num_threads()
 
 
-@pytest.mark.skipif(not TASKS.exists(), reason="threads are counted as Linux lists them")
+@counted
 def test_a_thread_that_computes_alone_has_no_workers_and_takes_none_from_others():
     assert spread(1, more, parallel)[0] == (2, 2)
     assert spread(1, more, compute_alone, parallel)[0] == (1, 2)
@@ -84,12 +87,12 @@ def later(rank):
     return counts
 
 
-@pytest.mark.skipif(not TASKS.exists(), reason="threads are counted as Linux lists them")
+@counted
 def test_other_threads_are_as_they_were():
     assert spread(1, later)[0] == 2
 
 
-@pytest.mark.skipif(not TASKS.exists(), reason="threads are counted as Linux lists them")
+@counted
 def test_readings_add_one_thread(tmp_path):
     assert spread(1, readings, tmp_path)[0] == (1, 2)
 
