@@ -15,9 +15,7 @@ from uniformity_callbacks import UniformityMonitor
 from uniformity_callbacks.threads import compute_alone
 
 TASKS = Path("/proc/self/task")
-counted = pytest.mark.skipif(
-    not TASKS.exists(), reason="only Linux lists a process's threads with no package installed"
-)
+counted = pytest.mark.skipif(not TASKS.exists(), reason="only Linux lists threads by itself")
 
 
 def parallel():
