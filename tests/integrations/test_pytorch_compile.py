@@ -101,3 +101,19 @@ def test_compiled_code_that_runs_again_in_backward_is_seen_once_where_the_loss_i
             optimizer.zero_grad()
     assert readings(monitor) == [(k, 80) for k in range(3)]
     assert monitor.monitor.faults.count == 0
+
+
+def test_between_due_steps_compiled_code_keeps_no_more_than_a_step_brings():
+    model = Model()
+    optimizer = sgd(model)
+    with watched(model, optimizer, every_n_steps=100) as monitor:
+        compiled = torch.compile(model, backend=Counting(), fullgraph=True)
+        kept = []
+        for _ in range(6):
+            (compiled(torch.randn(10, 4)) - compiled(torch.randn(10, 4))).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            ((hook, _),) = monitor.monitor._collector._layers[0].tap._hooks.values()
+            kept.append(sum(call.output is not None for call in hook.memory.calls))
+        assert kept == [0] * 6  # let go of when the next step begins
+    assert readings(monitor) == [(0, 20)]
