@@ -12,6 +12,7 @@ ORDER = [
     "schedules",
     "polar",
     "spectrum",
+    "flat",
     "sample_size",
     "statistics",
     "moments",

@@ -44,7 +44,7 @@ class Moments(Statistics):
         lengths = u.lengths.nan_to_num()
         finite = (~u.lengths.isnan()).sum().to(lengths.dtype)
         counts = torch.stack([u.count, u.nonfinite, finite, lengths.sum(), lengths.square().sum()])
-        return cls(counts, u.rows.sum(0), u.rows.T @ u.rows)
+        return cls(counts, u.rows.sum(0), u.rows.T @ u.rows if u.is_wide else spectrum.gram(u.rows))
 
     @classmethod
     def zeros(cls, d: int) -> Moments:

@@ -69,7 +69,8 @@ class Views:
     @classmethod
     def of(cls, views: Sequence[Tensor], *, paired: bool = True) -> Views:
         """Prepare the raw rows of each view."""
-        whole = unit_rows(torch.cat([view.detach().cpu() for view in views]))
+        parts = [view.detach().cpu() for view in views]
+        whole = unit_rows(torch.cat(parts) if len(parts) > 1 else parts[0])
         rows = whole.split([len(view) for view in views])
         return cls(rows, rows, paired and len({view.shape for view in views}) == 1)
 
@@ -222,4 +223,8 @@ Sample = StepSample | Stream | Sums
 def repeats(u: UnitRows) -> int:
     """Return how many valid rows repeat another to the last bit."""
     rows = u.rows[u.valid]
-    return len(rows) - len(torch.unique(rows, dim=0))
+    # Rows are alike only if the sums of their bits are: integers, which no order of adding changes.
+    sums = (rows + 0.0).view(torch.int64).sum(1)  # 0.0 makes one zero of both
+    _, group, size = torch.unique(sums, return_inverse=True, return_counts=True)
+    alike = rows[size[group] > 1]
+    return len(alike) - len(torch.unique(alike, dim=0))

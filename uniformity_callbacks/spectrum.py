@@ -22,6 +22,8 @@ _EIGENVALUE_NOISE = 4.0
 """Eigenvalues below this many epsilons of the largest are what round-off leaves of zeros, of which centred rows always
 have one where n <= d; their square roots would add up."""
 
+_BLOCK = 512
+"""Columns of a block of a Gram matrix."""
 
 _WEAK = 1e-12
 """Eigenvalues below this share of the largest are known to fewer than three digits: the Gram matrix's round-off is
@@ -30,7 +32,17 @@ some 1e-15 of the largest."""
 
 def gram(c: Float[Tensor, "n d"]) -> Float[Tensor, "k k"]:
     """Return the smaller Gram matrix of ``c``: ``c^T c`` where n >= d, else ``c c^T``; k = min(n, d)."""
-    return c @ c.T if c.shape[0] < c.shape[1] else c.T @ c
+    if c.shape[0] < c.shape[1]:
+        c = c.T
+    if c.shape[1] <= _BLOCK or c.requires_grad or not may_look(c):
+        return c.T @ c
+    # Half of it is the other half's transpose: in blocks it takes 0.6 of the time.
+    products = c.new_empty(c.shape[1], c.shape[1])
+    for at in range(0, c.shape[1], _BLOCK):
+        here = slice(at, at + _BLOCK)
+        products[at:, here] = c[:, at:].T @ c[:, here]
+        products[here, at:] = products[at:, here].T
+    return products
 
 
 def eigenvalues(symmetric: Float[Tensor, "k k"], *, scale: Float[Tensor, ""] | None = None) -> Float[Tensor, " k"]:

@@ -14,12 +14,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from uniformity_callbacks import spectrum
+from uniformity_callbacks import flat, spectrum
 from uniformity_callbacks.sample_size import Population, population
 
 _SPREAD = 0.1
 """Share of the rows' squared length that is variance, above which centring after the product costs no more than a digit
 of the smallest eigenvalues that float64 knows."""
+
+_IN_CACHE = 2**18
+"""Numbers that are prepared at a time where there are many: they stay in the cache between the steps."""
 
 
 class Statistics(ABC):
@@ -165,7 +168,19 @@ class UnitRows(Statistics):
     @property
     def square(self) -> Float[Tensor, ""]:
         """The mean squared length of the valid rows; 1 if there are none."""
+        if self.unit:
+            return torch.ones((), dtype=self.rows.dtype, device=self.rows.device)
         return torch.where(self.count > 0, self.rows.square().sum() / self.count.clamp(min=1.0), 1.0)
+
+    @cached_property
+    def is_one_point(self) -> Bool[Tensor, ""]:
+        """Whether all valid rows are equal but for round-off; true if there are none."""
+        return ~self.valid.any() if self._spreads else super().is_one_point
+
+    @cached_property
+    def _spreads(self) -> bool:
+        """Whether rows are known to differ by far: then nothing is lost if the mean is taken out of sums."""
+        return spectrum.may_look(self.rows) and bool(self.square - self.mean.square().sum() > _SPREAD * self.square)
 
     @cached_property
     def centred(self) -> Float[Tensor, "n d"]:
@@ -188,10 +203,11 @@ class UnitRows(Statistics):
     @cached_property
     def eigenvalues(self) -> Float[Tensor, " k"]:
         """Eigenvalues of the centred covariance, ascending."""
+        if self._flat is not None:
+            return self._flat[0]
         n = self.count.clamp(min=1.0)
-        if not (spectrum.may_look(self.rows) and self.scatter.sum() > _SPREAD * self.square * n):
+        if not self._spreads:
             return spectrum.eigenvalues(spectrum.gram(self.centred)) / n
-        # Rows that spread over the sphere lose nothing if the mean is taken out of the products.
         if self.is_wide:
             by_row = self.products.sum(1) / n
             about = self.products - by_row - (by_row - by_row.sum() / n)[:, None]
@@ -203,8 +219,16 @@ class UnitRows(Statistics):
     @cached_property
     def raw_eigenvalues(self) -> Float[Tensor, " k"]:
         """Eigenvalues of the second moment about zero, ascending."""
+        if self._flat is not None:
+            return self._flat[1]
         # Refined, since RankMe adds 1e-7 to each share, so that shares of 1e-8 are felt.
         return spectrum.refined_eigenvalues(self.rows, self.products) / self.count.clamp(min=1.0)
+
+    @cached_property
+    def _flat(self) -> tuple[Tensor, Tensor] | None:
+        """Both spectra, where float32 is enough for them."""
+        worth = self.single and flat.is_worth(self.rows)
+        return flat.spectra(self.rows, self.mean, self.count.clamp(min=1.0)) if worth else None
 
     @cached_property
     def norms(self) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
@@ -214,7 +238,7 @@ class UnitRows(Statistics):
     @cached_property
     def trace_root(self) -> Float[Tensor, ""]:
         """``tr S^(1/2)`` with its closed-form gradient; without gradients it shares the decomposition of the others."""
-        if self.centred.requires_grad or spectrum.by_products(self.centred):
+        if self.rows.requires_grad or spectrum.by_products(self.rows):
             return spectrum.nuclear_norm(self.centred) / self.count.clamp(min=1.0).sqrt()
         return spectrum.root(self.eigenvalues).sum()
 
@@ -229,17 +253,28 @@ def unit_rows(z: Float[Tensor, "n d"], *, normalize: bool = True) -> UnitRows:
         normalize: divide each row by its length; otherwise rows are taken as they are and zero rows count.
     """
     # Subnormal rows count as zero: little is left of their direction, and 1 / length overflows in backward.
-    smallest, single = torch.finfo(z.dtype).tiny, z.dtype != torch.float64
+    smallest, single = torch.finfo(z.dtype).tiny if normalize else 0.0, z.dtype != torch.float64
+    if z.numel() <= _IN_CACHE or z.requires_grad or not spectrum.may_look(z):
+        return UnitRows(*_prepared(z, smallest, normalize=normalize), unit=normalize, single=single)
+    rows = torch.empty(z.shape, dtype=torch.float64)
+    valid, lengths = torch.empty(len(z), dtype=torch.bool), torch.empty(len(z), dtype=torch.float64)
+    size = max(1, _IN_CACHE // z.shape[1])
+    for at in range(0, len(z), size):
+        place = slice(at, at + size)
+        rows[place], valid[place], lengths[place] = _prepared(z[place], smallest, normalize=normalize)
+    return UnitRows(rows, valid, lengths, unit=normalize, single=single)
+
+
+def _prepared(z: Tensor, smallest: float, *, normalize: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return rows, whether they are valid, and their lengths, as `UnitRows` has them."""
     z = z.to(torch.float64)
     peak = z.detach().abs().amax(dim=1)  # one pass tells zero, infinite and NaN rows
     finite = torch.isfinite(peak)
-    valid = finite & (peak >= smallest if normalize else True)
+    valid = finite & (peak >= smallest)
     rows = torch.where(valid[:, None], z, 0.0)
     # By the peak first: squares of 1e-200 or 1e200 would leave float64's range. The detached factor cancels.
     peak = torch.where(valid & (peak > 0), peak, 1.0)
     scaled = rows / peak[:, None]
     length = torch.linalg.vector_norm(scaled, dim=1)
     lengths = torch.where(finite, peak * length.detach(), math.nan)
-    if normalize:
-        rows = scaled / torch.where(valid, length, 1.0)[:, None]
-    return UnitRows(rows, valid, lengths, unit=normalize, single=single)
+    return scaled / torch.where(valid, length, 1.0)[:, None] if normalize else rows, valid, lengths
