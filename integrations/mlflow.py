@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ except ImportError as error:
 
 from uniformity_callbacks.alerts import Alert
 from uniformity_callbacks.integrations.events import to_mlflow
+from uniformity_callbacks.writers import Entry
 
 log = logging.getLogger("uniformity_callbacks")
 
@@ -32,12 +33,15 @@ _FIND_S = 1.0
 _MISSING = [ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)]
 """What a store answers that does not have a run, or could not have one of such an id."""
 
+_BATCH = 1000
+"""Metrics that MLflow takes in a request."""
+
 _DEFAULT_EXPERIMENT = "0"
 """Id of the experiment "Default", which every store has."""
 
 
 class MLflowWriter:
-    """Writes each reading as one batch of metrics under their keys, and each alert as a tag and a text artifact.
+    """Writes readings as batches of metrics under their keys, and each alert as a tag and a text artifact.
 
     The run is ``run_id`` if given, else the active run of the thread that starts training (as ``mlflow.start_run`` or
     autologging leave it), else that of the run that is resumed or of the fit before, else a new one. The last two are
@@ -49,9 +53,11 @@ class MLflowWriter:
         experiment: name, made if it is not there; None for what ``mlflow.set_experiment`` or the environment say.
         run_id: an existing run to join.
         run_name: name of a new run.
+        flush_secs: readings of so many seconds are written together: a request, or a transaction, takes some 10 ms of
+            the processor whatever is in it. Alerts and the end of training do not wait for it. 0 writes each at once.
 
     Raises:
-        ValueError: run_id together with experiment or run_name.
+        ValueError: run_id together with experiment or run_name; flush_secs below 0.
 
     Example:
         >>> writer = MLflowWriter("sqlite:///mlflow.db", experiment="digits", run_name="siamese")
@@ -64,9 +70,13 @@ class MLflowWriter:
         run_id: str | None = None,
         *,
         run_name: str | None = None,
+        flush_secs: float = 5.0,
     ) -> None:
         if run_id is not None and (experiment is not None or run_name is not None):
             raise ValueError("run_id names an existing run; give it without experiment and run_name")
+        if not flush_secs >= 0:
+            raise ValueError(f"flush_secs must be >= 0, got {flush_secs!r}")
+        self.flush_secs = flush_secs
         self._uri, self._experiment, self._run_name = tracking_uri, experiment, run_name
         self._given = run_id
         self._last: str | None = None
@@ -89,10 +99,19 @@ class MLflowWriter:
             self.run_id = active.info.run_id
 
     def __call__(self, values: Mapping[str, float], step: int, /) -> None:
-        """Log one batch."""
+        """Log one reading now."""
+        self.many([(values, step, time.time())])
+
+    def many(self, readings: Sequence[Entry]) -> None:
+        """Log some readings."""
         client, run_id = self._join()
-        now = int(time.time() * 1000)
-        client.log_batch(run_id, metrics=[Metric(key, value, now, step) for key, value in values.items()])
+        metrics = [
+            Metric(key, value, int(seconds * 1000), step)
+            for values, step, seconds in readings
+            for key, value in values.items()
+        ]
+        for k in range(0, len(metrics), _BATCH):
+            client.log_batch(run_id, metrics=metrics[k : k + _BATCH])
 
     def alert(self, alert: Alert, key: str) -> None:
         """Tag the run and add the alert's message as a text artifact."""

@@ -6,7 +6,7 @@ from uniformity_callbacks.worker import Worker
 
 def test_works_in_order_on_a_thread_of_its_own():
     seen = []
-    worker = Worker(lambda item: seen.append((item, threading.current_thread().name)), name="w", capacity=100)
+    worker = Worker(lambda items: seen.append((*items, threading.current_thread().name)), name="w", capacity=100)
     assert all(worker.put(k) for k in range(50))
     assert worker.close(5.0) == 0
     assert seen == [(k, "w") for k in range(50)]
@@ -14,7 +14,7 @@ def test_works_in_order_on_a_thread_of_its_own():
 
 def test_refuses_what_does_not_fit_and_never_waits():
     gate = threading.Event()
-    worker = Worker(lambda item: gate.wait(5.0), name="w", capacity=2)
+    worker = Worker(lambda items: gate.wait(5.0), name="w", capacity=2)
     worker.put(0)
     while len(worker._items):
         time.sleep(0.001)  # the first is being worked on
@@ -29,7 +29,7 @@ def test_refuses_what_does_not_fit_and_never_waits():
 
 def test_close_gives_up_in_time_and_says_what_is_left():
     gate = threading.Event()
-    worker = Worker(lambda item: gate.wait(30.0), name="w", capacity=10)
+    worker = Worker(lambda items: gate.wait(30.0), name="w", capacity=10)
     for k in range(4):
         worker.put(k)
     begin = time.monotonic()
@@ -52,7 +52,7 @@ def test_lets_go_of_an_item_when_done():
     class Item:
         pass
 
-    worker = Worker(lambda item: None, name="w", capacity=1)
+    worker = Worker(lambda items: None, name="w", capacity=1)
     item = Item()
     alive = weakref.ref(item)
     worker.put(item)
@@ -60,3 +60,38 @@ def test_lets_go_of_an_item_when_done():
     assert worker.settle(5.0)
     assert alive() is None
     worker.close(1.0)
+
+
+def test_gathers_while_it_rests_unless_there_is_a_hurry():
+    calls = []
+    worker = Worker(lambda items: calls.append(list(items)), name="w", capacity=100, at_most=3, rest=60.0)
+    worker.put(0)
+    while not calls:
+        time.sleep(0.001)  # the first never waits
+    for k in range(1, 6):
+        worker.put(k)
+    time.sleep(0.1)
+    assert calls == [[0]]
+    worker.put(6, hurry=True)
+    while len(calls) < 3:
+        time.sleep(0.001)
+    worker.put(7)
+    time.sleep(0.1)
+    assert calls == [[0], [1, 2, 3], [4, 5, 6]]
+    assert worker.settle(5.0)
+    worker.put(8)
+    assert worker.close(5.0) == 0
+    assert calls[3:] == [[7], [8]]
+
+
+def test_rests_no_longer_than_it_is_to():
+    calls = []
+    worker = Worker(lambda items: calls.append(time.monotonic()), name="w", capacity=100, at_most=10, rest=0.2)
+    worker.put(0)
+    while not calls:
+        time.sleep(0.001)
+    worker.put(1)
+    while len(calls) < 2:
+        time.sleep(0.001)
+    assert 0.19 < calls[1] - calls[0] < 5.0
+    worker.close(5.0)

@@ -169,7 +169,8 @@ class Reader:
         if self._journal is not None:
             self._journal.close()
 
-    def _read(self, capture: Capture) -> None:
+    def _read(self, captures: list[Capture]) -> None:
+        (capture,) = captures
         if capture.stage != "train":
             self._make(capture)
             return
@@ -189,7 +190,7 @@ class Reader:
             return
         self._record(outcome)
         for feed in self._feeds:
-            feed.put(outcome.values, outcome.reading.step)  # made anew for each
+            feed.put(outcome.values, outcome.reading.step, outcome.reading.time)  # values made anew for each
             for alert in outcome.alerts:
                 feed.alert(alert, capture.key)
         with self._lock:

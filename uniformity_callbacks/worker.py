@@ -12,34 +12,51 @@ T = TypeVar("T")
 
 
 class Worker(Generic[T]):
-    """Calls ``work(item)`` for each item put, in order, on a thread of its own.
+    """Calls ``work(items)`` for what is put, in order, on a thread of its own.
 
     The thread is a daemon: one that hangs in a dead server must not keep the process from ending. It starts with the
     first item. ``work`` must not raise; it handles its own errors.
 
     Args:
-        work: called on the thread.
+        work: called on the thread with a list of items.
         name: the thread's name.
         capacity: items that may wait; `put` refuses more.
         begin: called on the thread before all.
+        at_most: items of a call.
+        rest: seconds from one call to the next in which items gather, unless there is a hurry.
     """
 
     def __init__(
-        self, work: Callable[[T], None], *, name: str, capacity: int, begin: Callable[[], None] | None = None
+        self,
+        work: Callable[[list[T]], None],
+        *,
+        name: str,
+        capacity: int,
+        begin: Callable[[], None] | None = None,
+        at_most: int = 1,
+        rest: float = 0.0,
     ) -> None:
         self._work, self._name, self._capacity, self._begin = work, name, capacity, begin
+        self._at_most, self._rest = at_most, rest
         self._items: deque[T] = deque()
+        self._hurry = False
         self._busy = False
         self._closing = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
-    def put(self, item: T) -> bool:
-        """Queue an item without waiting; return False, with nothing queued, if the queue is full or closed."""
+    def put(self, item: T, *, hurry: bool = False) -> bool:
+        """Queue an item without waiting; return False, with nothing queued, if the queue is full or closed.
+
+        Args:
+            item: what to queue.
+            hurry: do not rest before it.
+        """
         with self._changed:
             if self._closing or len(self._items) >= self._capacity:
                 return False
             self._items.append(item)
+            self._hurry |= hurry
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
@@ -49,6 +66,8 @@ class Worker(Generic[T]):
     def settle(self, timeout: float) -> bool:
         """Wait until all items are worked off, at most ``timeout`` seconds; return whether they are."""
         with self._changed:
+            self._hurry = True
+            self._changed.notify_all()
             return self._changed.wait_for(lambda: not self._items and not self._busy, timeout)
 
     def close(self, timeout: float) -> int:
@@ -68,17 +87,21 @@ class Worker(Generic[T]):
     def _run(self) -> None:
         if self._begin is not None:
             self._begin()
+        rested = 0.0
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._items) or self._closing)
+                self._changed.wait_for(lambda: self._hurry or self._closing, max(0.0, rested - time.monotonic()))
                 if not self._items:
                     return
-                item = self._items.popleft()
+                items = [self._items.popleft() for _ in range(min(self._at_most, len(self._items)))]
+                self._hurry &= bool(self._items)
                 self._busy = True
             try:
-                self._work(item)
+                self._work(items)
             finally:
-                del item  # a sample is not kept alive until the next one comes
+                del items  # a sample is not kept alive until the next one comes
+                rested = time.monotonic() + self._rest
                 with self._changed:
                     self._busy = False
                     self._changed.notify_all()

@@ -39,6 +39,48 @@ def test_without_settings_a_sqlite_file_in_the_working_directory(place):
     assert client.get_run(run_id).info.experiment_id == "0"
 
 
+def test_readings_of_some_seconds_are_written_together(place, monkeypatch):
+    calls, log_batch = [], MlflowClient.log_batch
+
+    def counted(client, run_id, metrics):
+        calls.append(len(metrics))
+        log_batch(client, run_id, metrics=metrics)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", counted)
+    feed = Feed(writer := MLflowWriter(flush_secs=60.0))
+    began = time.time()
+    feed.put(VALUES, 0, began - 100)
+    while writer.run_id is None or not calls:
+        time.sleep(0.01)  # the first never waits
+    steps = range(10, 6000, 10)
+    for step in steps:
+        feed.put(VALUES, step, began - 100 + step / 100)
+    feed.alert(Alert("constant", 60, 50, (0.1,), 0.2, "warn", "projector", "all is one point"), "uniformity/")
+    while sum(calls) < 2 * (1 + len(steps)):
+        time.sleep(0.01)  # nor does an alert, and what is before it
+    feed.close(60.0)
+    assert calls[0] == 2
+    assert len(calls) <= 1 + len(steps) / 256 + 1
+    stored = MlflowClient().get_metric_history(writer.run_id, "uniformity/w2")
+    assert [m.step for m in stored] == [0, *steps]
+    assert stored[-1].timestamp == int(1000 * (began - 100 + steps[-1] / 100))
+    assert feed.faults.count == 0
+
+
+def test_no_request_has_more_than_a_thousand_metrics(place, monkeypatch):
+    calls = []
+    monkeypatch.setattr(MlflowClient, "log_batch", lambda client, run_id, metrics: calls.append(len(metrics)))
+    feed = Feed(writer := MLflowWriter())
+    writer.many([({f"uniformity/{k}": 1.0 for k in range(30)}, step, 0.0) for step in range(70)])
+    feed.close(60.0)
+    assert calls == [1000, 1000, 100]
+
+
+def test_a_rest_must_not_be_negative():
+    with pytest.raises(ValueError, match="flush_secs must be >= 0, got -1"):
+        MLflowWriter(flush_secs=-1)
+
+
 def test_a_new_run_in_a_named_experiment(place):
     uri = f"sqlite:///{place / 'mlflow.db'}"
     ids = [write(MLflowWriter(uri, experiment="digits", run_name=name)) for name in ("a", "b")]

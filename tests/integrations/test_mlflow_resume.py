@@ -67,6 +67,7 @@ def test_a_server_that_is_down_for_a_while_costs_no_second_run(place, monkeypatc
     monkeypatch.setattr(MlflowClient, "get_run", down)
     for step in (100, 150):
         feed.put(VALUES, step)
+        assert feed._worker.settle(60.0)
     feed.close(60.0)
     assert feed.faults.count == 1
     assert second.run_id == run_id
