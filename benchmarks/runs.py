@@ -43,12 +43,15 @@ class Run:
     Attributes:
         opening: from before `watch` to the end of the first step.
         step: a step on average, once all is running.
+        readings: for each interval, how much longer its first half is than its second: what a reading costs, if there
+            is one, whatever else the machine does meanwhile.
         closing: `close`.
         used: processor time of the threads that came with watching, per second of the timed steps, by name.
     """
 
     opening: float
     step: float
+    readings: list[float]
     closing: float
     used: dict[str, float]
 
@@ -72,6 +75,16 @@ def run(*, tiny: bool = False) -> str:
         ["watched against bare", page.longer(ratio(took["watched"], bare)), "1 %"],
         ["bare against bare, the noise", page.longer(ratio(took["bare again"], took["bare"])), ""],
     ]
+    for name, kind in (("watched", "with a reading"), ("bare", "without, the noise")):
+        halves = Spread.of([seconds for run in runs[name] for seconds in run.readings])
+        share = halves.median / (EVERY * statistics.median(bare))
+        rows.append(
+            [
+                f"first half of an interval against its second, {kind}",
+                f"{page.spread(halves.scaled(1e3))} ms, {share:+.2%}",
+                "",
+            ]
+        )
     head = [f"{rounds} runs of {steps} steps, of {1e3 * statistics.median(bare):.1f} ms each", "longer", "at most"]
     shares = [[name, _share([run.used.get(name, 0.0) for run in watched])] for name in _names(watched)]
     shares.append(["together", _share([sum(run.used.values()) for run in watched])])
@@ -90,12 +103,15 @@ def _train(batches: Iterator[data.Batch], steps: int, folder: Path | None) -> Ru
     model = BarlowTwins()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
-    def train(some: Iterator[data.Batch]) -> None:
+    def train(some: Iterator[data.Batch]) -> list[float]:
+        ends = [time.perf_counter()]
         for (x0, x1), _ in some:
             loss: Tensor = model.compare(model(x0), model(x1))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             optimizer.step()
+            ends.append(time.perf_counter())
+        return ends
 
     before = {thread.id for thread in psutil.Process().threads()}
     with ExitStack() as stack:
@@ -112,12 +128,20 @@ def _train(batches: Iterator[data.Batch], steps: int, folder: Path | None) -> Ru
         train(islice(batches, EVERY - 1))
         if folder is not None:
             _settle(writer)
-        used, began = _used(before), time.perf_counter()
-        train(islice(batches, steps))
-        timed = time.perf_counter() - began
+        used, ends = _used(before), train(islice(batches, steps))
+        timed = ends[-1] - ends[0]
         used = {name: (seconds - used.get(name, 0.0)) / timed for name, seconds in _used(before).items()}
         began = time.perf_counter()
-    return Run(opening, timed / steps, time.perf_counter() - began, used if folder is not None else {})
+    return Run(opening, timed / steps, _halves(ends), time.perf_counter() - began, used if folder is not None else {})
+
+
+def _halves(ends: list[float]) -> list[float]:
+    """Return for each interval how much longer its first half takes; the first step is due."""
+    half = EVERY // 2
+    return [
+        (ends[k + half] - ends[k]) - (ends[k + 2 * half] - ends[k + half])
+        for k in range(0, len(ends) - 2 * half, 2 * half)
+    ]
 
 
 def _batches(digits: data.Digits, steps: int, size: int) -> Iterator[data.Batch]:
