@@ -145,7 +145,7 @@ def test_a_broken_state_is_reported_and_left(state, caplog):
 
 
 def test_what_goes_wrong_at_the_end_does_not_hide_why_training_ended(tmp_path, caplog, monkeypatch):
-    from uniformity_callbacks.journal import JournalWriter
+    from uniformity_callbacks.recording import JournalWriter
 
     def fail(self):
         self._file.close()
@@ -157,7 +157,7 @@ def test_what_goes_wrong_at_the_end_does_not_hide_why_training_ended(tmp_path, c
 
 
 def test_a_journal_that_fails_costs_nothing_but_itself(tmp_path, caplog, monkeypatch):
-    from uniformity_callbacks.journal import JournalWriter
+    from uniformity_callbacks.recording import JournalWriter
 
     def fail(self, reading):
         raise OSError("no space left on device")

@@ -49,6 +49,7 @@ ORDER = [
     "wording",
     "alerts",
     "journal",
+    "recording",
     "faults",
     "worker",
     "writers",

@@ -1,75 +1,37 @@
-"""An append-only local record of every reading and alert: JSON lines, one whole line a write."""
+"""A run's local record read back: JSON lines, a whole line for each reading and alert."""
 
 from __future__ import annotations
 
 import json
 import math
-import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from uniformity_callbacks.alerts import Alert
+from uniformity_callbacks.names import key_of
 from uniformity_callbacks.panel import Reading
 
 FORMAT = 1
 """Version of the lines' layout, in each run's first line."""
 
 
-class JournalWriter:
-    """Appends records to a file, each in one unbuffered write, so that a killed process loses no finished record.
-
-    Args:
-        path: file to create; where it is taken, ``name-2``, ``name-3``, ... is created instead, since two runs must not
-            share one journal.
-        resume: append to ``path`` if it is there.
-        run: what to say of the run in its first line; plain values.
-
-    Raises:
-        ValueError: the file cannot be created.
-    """
-
-    def __init__(self, path: str | Path, *, resume: bool = False, run: dict[str, Any]) -> None:
-        try:
-            self.path, self._file = _open(Path(path), resume)
-        except OSError as error:
-            raise ValueError(
-                f"journal {str(path)!r} cannot be written ({error}); give another path by journal="
-            ) from error
-        self._torn = False
-        self._write({"type": "run", "format": FORMAT, "time": time.time(), **run})
-
-    def reading(self, reading: Reading) -> None:
-        """Append a reading."""
-        self._write({"type": "reading", **asdict(reading)})
-
-    def alert(self, alert: Alert) -> None:
-        """Append an alert, or the end of one."""
-        self._write({"type": "alert", **asdict(alert)})
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def _write(self, record: dict[str, Any]) -> None:
-        line = (json.dumps(_plain(record), allow_nan=False) + "\n").encode()
-        if self._torn:  # a full disk cut the line before: this one must not be lost with it
-            line = b"\n" + line
-        written = self._file.write(line)
-        self._torn = written != len(line)
-        if self._torn:
-            raise OSError(f"only {written} of {len(line)} bytes could be written")
-
-
 @dataclass(frozen=True)
 class Journal:
     """A journal read back.
+
+    Where a run was resumed from a checkpoint that is older than its last readings, these belong to a branch that died:
+    they are apart, so that each step is there once.
 
     Attributes:
         runs: what was said at the start of the run and of each resumption.
         readings: in the order they were written, those of validation among them.
         alerts: likewise, as they were raised.
         recoveries: the ends of alerts.
+        stores: what the writers said of where they write, such as the MLflow run.
+        abandoned: readings of steps that were done again after a resumption.
+        abandoned_alerts: alerts, and ends of alerts, of such steps.
         unreadable: numbers, from 1, of lines that are not whole records, as a crash in mid-write leaves one.
     """
 
@@ -77,12 +39,27 @@ class Journal:
     readings: list[Reading] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
     recoveries: list[Alert] = field(default_factory=list)
+    stores: list[dict[str, Any]] = field(default_factory=list)
+    abandoned: list[Reading] = field(default_factory=list)
+    abandoned_alerts: list[Alert] = field(default_factory=list)
     unreadable: list[int] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        """What tells the journal from all others; empty in one that was written before there were such."""
+        return next((str(run["id"]) for run in self.runs if "id" in run), "")
 
     def series(self, metric: str, layer: str | None = None, stage: str = "train") -> tuple[list[int], list[float]]:
         """Return the steps and values of one metric, of one layer or of the only one, in training or validation."""
         rows = [r for r in self.readings if metric in r.values and layer in (None, r.layer) and r.stage == stage]
         return [r.step for r in rows], [r.values[metric] for r in rows]
+
+    def keyed(self, reading: Reading) -> dict[str, float]:
+        """Return a reading's values under the full keys that writers got."""
+        run = self.runs[-1] if self.runs else {}
+        layered = len(run.get("layers", ())) > 1
+        key = key_of(str(run.get("prefix", "uniformity")), reading.stage, reading.layer if layered else None)
+        return {key + name: value for name, value in reading.values.items()}
 
 
 def read_journal(path: str | Path) -> Journal:
@@ -96,59 +73,67 @@ def read_journal(path: str | Path) -> Journal:
         ValueError: the file is there but is no journal: not one line of it is a record.
     """
     journal = Journal()
+    first: dict[tuple[str, str], int] = {}  # (layer, stage) -> first step of the section that is being read
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                _take(journal, json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError):
+                _take(journal, json.loads(line), first)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 journal.unreadable.append(number)
     if journal.unreadable and not (journal.runs or journal.readings or journal.alerts):
         raise ValueError(f"{str(path)!r} is no journal: none of its {len(journal.unreadable)} lines is a record")
     return journal
 
 
-def _take(journal: Journal, record: dict[str, Any]) -> None:
+def reading_of(record: dict[str, Any]) -> Reading:
+    """Return the reading of a line's record, less its type.
+
+    Raises:
+        KeyError: something is missing.
+        TypeError, ValueError: something is of another type, or not known.
+    """
+    values = {str(name): _float(value) for name, value in record["values"].items()}
+    reading = Reading(**{**record, "values": values})
+    if not (isinstance(reading.step, int) and isinstance(reading.layer, str) and isinstance(reading.stage, str)):
+        raise TypeError("a step is a number, layer and stage are names")
+    return reading
+
+
+def _take(journal: Journal, record: dict[str, Any], first: dict[tuple[str, str], int]) -> None:
     kind = record.pop("type")
     if kind == "run":
         journal.runs.append(record)
+        first.clear()
     elif kind == "reading":
-        record["values"] = {name: _float(value) for name, value in record["values"].items()}
-        journal.readings.append(Reading(**record))
+        reading = reading_of(record)
+        if first.setdefault((reading.layer, reading.stage), reading.step) == reading.step:
+            _abandon(journal, reading)
+        journal.readings.append(reading)
     elif kind == "alert":
         record["readings"] = tuple(_float(value) for value in record["readings"])
         alert = Alert(**record)
+        if not isinstance(alert.step, int):
+            raise TypeError("a step is a number")
         (journal.recoveries if alert.recovered else journal.alerts).append(alert)
+    elif kind == "store":
+        journal.stores.append(record)
     else:
         raise ValueError(f"unknown record {kind!r}")
 
 
-def _open(path: Path, resume: bool) -> tuple[Path, BinaryIO]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if resume and path.exists():
-        file = open(path, "r+b", buffering=0)  # noqa: SIM115 - held for the whole run
-        if file.seek(0, 2) > 0:
-            file.seek(-1, 2)
-            if file.read(1) != b"\n":  # a crash cut the last line: the next must not be lost with it
-                file.write(b"\n")
-        return path, file
-    for k in range(1, 1000):
-        free = path if k == 1 else path.with_stem(f"{path.stem}-{k}")
-        try:
-            return free, open(free, "xb", buffering=0)
-        except FileExistsError:
-            continue
-    raise FileExistsError(f"{path} and 998 more of that name are taken")
-
-
-def _plain(value: Any) -> Any:
-    """Strict JSON has no NaN or infinity: both become null, which is read back as NaN."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
+def _abandon(journal: Journal, first: Reading) -> None:
+    """Set apart what came before the first reading of a section and is of its step or a later one."""
+    same = [r for r in journal.readings if (r.layer, r.stage) == (first.layer, first.stage) and r.step >= first.step]
+    if not same:
+        return
+    journal.abandoned.extend(same)
+    dead = {id(reading) for reading in same}
+    journal.readings[:] = [reading for reading in journal.readings if id(reading) not in dead]
+    if first.stage == "train":
+        for alerts in (journal.alerts, journal.recoveries):
+            of_them = [alert.layer == first.layer and alert.step >= first.step for alert in alerts]
+            journal.abandoned_alerts.extend(compress(alerts, of_them))
+            alerts[:] = [alert for alert, is_dead in zip(alerts, of_them, strict=True) if not is_dead]
 
 
 def _float(value: Any) -> float:

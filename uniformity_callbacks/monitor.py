@@ -26,11 +26,11 @@ from uniformity_callbacks.company import Company
 from uniformity_callbacks.desk import Desk
 from uniformity_callbacks.driver import CLOSE_S, Driver
 from uniformity_callbacks.faults import Faults
-from uniformity_callbacks.journal import JournalWriter
 from uniformity_callbacks.loss import WassersteinLoss
 from uniformity_callbacks.panel import DEFAULT_METRICS, check_metrics
 from uniformity_callbacks.ranks import Ranks
 from uniformity_callbacks.reader import Outcome, Reader
+from uniformity_callbacks.recording import JournalWriter
 from uniformity_callbacks.responder import Responder
 from uniformity_callbacks.rules import Action, CollapseAlert
 from uniformity_callbacks.schedules import Schedule

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from uniformity_callbacks.alerts import Alert, AlertBook
 from uniformity_callbacks.faults import Faults
-from uniformity_callbacks.journal import JournalWriter
 from uniformity_callbacks.load import Load, Overload
 from uniformity_callbacks.panel import CORRECTED, Reading, measure
+from uniformity_callbacks.recording import JournalWriter
 from uniformity_callbacks.sample import REPEATS_TOLD, Sample, StepSample, Views
 from uniformity_callbacks.sample_size import LEAST_ROWS
 from uniformity_callbacks.threads import compute_alone
