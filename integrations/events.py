@@ -9,9 +9,14 @@ from uniformity_callbacks.alerts import Alert
 
 def to_tensorboard(summary: Any, alert: Alert, key: str) -> None:
     """Add an alert as text to a ``SummaryWriter``, under ``uniformity/alerts/constant`` for the key ``uniformity/``."""
+    summary.add_text(*as_text(alert, key), alert.step)
+
+
+def as_text(alert: Alert, key: str) -> tuple[str, str]:
+    """Return the tag and the text of an alert in TensorBoard."""
     # Four spaces make it a block as it is: its lines are laid out, and names from models are not read as Markdown.
     block = "\n".join(f"    {line}" for line in alert.message.splitlines())
-    summary.add_text(f"{key}alerts/{alert.kind}", block, alert.step)
+    return f"{key}alerts/{alert.kind}", block
 
 
 def to_mlflow(client: Any, run_id: str, alert: Alert, key: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,8 @@ except ImportError as error:
 
 from uniformity_callbacks.alerts import Alert
 from uniformity_callbacks.integrations.events import to_mlflow
-from uniformity_callbacks.writers import Entry
+from uniformity_callbacks.names import without_credentials
+from uniformity_callbacks.writers import Entry, Refused
 
 log = logging.getLogger("uniformity_callbacks")
 
@@ -106,12 +108,27 @@ class MLflowWriter:
         """Log some readings."""
         client, run_id = self._join()
         metrics = [
-            Metric(key, value, int(seconds * 1000), step)
+            Metric(key, value if math.isfinite(value) else math.nan, int(seconds * 1000), step)
             for values, step, seconds in readings
             for key, value in values.items()
         ]
+        refused: list[str] = []
         for k in range(0, len(metrics), _BATCH):
-            client.log_batch(run_id, metrics=metrics[k : k + _BATCH])
+            refused += _log(client, run_id, metrics[k : k + _BATCH])
+        if refused:
+            raise Refused(f"MLflow does not take {len(refused)} of {len(metrics)} values: {refused[0]}", len(refused))
+
+    @property
+    def target(self) -> str:
+        """What ``uniformity sync --to`` calls the store."""
+        return f"mlflow:{without_credentials(str(self._uri))}"
+
+    @property
+    def store(self) -> dict[str, Any] | None:
+        """What the journal is to know: where the run is, once there is one."""
+        if self.run_id is None:
+            return None
+        return {"kind": "mlflow", "uri": without_credentials(str(self._uri)), "run_id": self.run_id}
 
     def alert(self, alert: Alert, key: str) -> None:
         """Tag the run and add the alert's message as a text artifact."""
@@ -173,3 +190,17 @@ class MLflowWriter:
         else:
             experiment_id = client.create_experiment(name)
         return str(client.create_run(experiment_id, run_name=self._run_name).info.run_id)
+
+
+def _log(client: MlflowClient, run_id: str, metrics: list[Metric]) -> list[str]:
+    """Log a batch, and return why what MLflow will never take of it is not there: one bad value costs only itself."""
+    try:
+        client.log_batch(run_id, metrics=metrics)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(INVALID_PARAMETER_VALUE):
+            raise
+        if len(metrics) == 1:
+            return [f"{metrics[0].key} at step {metrics[0].step}: {error.message}"]
+        half = len(metrics) // 2
+        return _log(client, run_id, metrics[:half]) + _log(client, run_id, metrics[half:])
+    return []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from uniformity_callbacks.names import without_credentials
+
 log = logging.getLogger("uniformity_callbacks")
 
 
@@ -29,5 +31,10 @@ class Faults:
         if kind not in self._told:
             self._told.add(kind)
             at = "" if step is None else f" at step {step}"
-            why = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+            why = error if isinstance(error, str) else in_words(error)
             log.warning("%s: %s%s: %s; training goes on, more of it is only counted", self.subject, kind, at, why)
+
+
+def in_words(error: BaseException) -> str:
+    """Return an error's kind and message, without what a URI in it has of credentials."""
+    return without_credentials(f"{type(error).__name__}: {error}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
@@ -83,6 +85,26 @@ def read_journal(path: str | Path) -> Journal:
     if journal.unreadable and not (journal.runs or journal.readings or journal.alerts):
         raise ValueError(f"{str(path)!r} is no journal: none of its {len(journal.unreadable)} lines is a record")
     return journal
+
+
+def readings_from(path: str | Path, begin: int, last: int) -> Iterator[tuple[int, Reading]]:
+    """Yield the readings of a part of a journal, each after where the next line begins.
+
+    Args:
+        path: the file.
+        begin: where the first line begins.
+        last: where the last one begins.
+    """
+    with open(path, "rb") as file:
+        file.seek(begin)
+        for line in file:
+            if begin > last:
+                return
+            begin += len(line)
+            with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                record = json.loads(line)
+                if record.pop("type") == "reading":
+                    yield begin, reading_of(record)
 
 
 def reading_of(record: dict[str, Any]) -> Reading:

@@ -26,6 +26,7 @@ from uniformity_callbacks.company import Company
 from uniformity_callbacks.desk import Desk
 from uniformity_callbacks.driver import CLOSE_S, Driver
 from uniformity_callbacks.faults import Faults
+from uniformity_callbacks.feeds import feeds_of
 from uniformity_callbacks.loss import WassersteinLoss
 from uniformity_callbacks.panel import DEFAULT_METRICS, check_metrics
 from uniformity_callbacks.ranks import Ranks
@@ -35,7 +36,7 @@ from uniformity_callbacks.responder import Responder
 from uniformity_callbacks.rules import Action, CollapseAlert
 from uniformity_callbacks.schedules import Schedule
 from uniformity_callbacks.tap import Output, Tap
-from uniformity_callbacks.writers import Feed, Writer, load_writer_states, writer_states
+from uniformity_callbacks.writers import Writer, load_writer_states, writer_states
 
 JOURNAL_NAME = "uniformity.jsonl"
 """File name of the journal where none is given."""
@@ -220,13 +221,13 @@ class UniformityMonitor(Driver):
         )
 
     def _desk_of(self, layers: list[str], company: Company | None) -> Desk:
-        journal, feeds = None, []
+        journal, feeds, layered = None, [], len(layers) > 1
         if self._directory is not None and (company is None or company.reads):
-            feeds = [Feed(writer) for writer in self.writers]
             run = {"layers": layers, "every_n_steps": self.every_n_steps, "prefix": self.prefix}
             journal = JournalWriter(self._journal_path or self._directory / JOURNAL_NAME, resume=self._resume, run=run)
             self._journal_path, self._resume = journal.path, True
-        layered, overload = len(layers) > 1, self.overload
+            feeds = feeds_of(self.writers, journal, self.prefix, layered)
+        overload = self.overload
         reader = Reader(self.metrics, self._book, faults=self.faults, journal=journal, feeds=feeds, overload=overload)
         return Desk(reader, self._responder, self.faults, prefix=self.prefix, layered=layered, company=company)
 

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import threading
 import time
 import uuid
 from collections import deque
@@ -62,6 +63,7 @@ class JournalWriter:
         self._durable, self._waiting, self.lost = durable, deque[bytes](), 0
         self._end, self._torn = self._file.seek(0, os.SEEK_END), False
         self._gap: float | None = None  # since when the disk takes nothing
+        self._lock = threading.Lock()  # the writers' threads tell of their stores
         self._write({"type": "run", "format": FORMAT, "id": uuid.uuid4().hex, "time": time.time(), **run})
 
     @property
@@ -103,11 +105,13 @@ class JournalWriter:
                 )
 
     def _write(self, record: dict[str, Any]) -> int:
-        self._waiting.append((json.dumps(_plain(record), allow_nan=False) + "\n").encode())
-        if len(self._waiting) > _HELD:
-            self._waiting.popleft()
-            self.lost += 1
-        return self._flush()
+        line = (json.dumps(_plain(record), allow_nan=False) + "\n").encode()
+        with self._lock:
+            self._waiting.append(line)
+            if len(self._waiting) > _HELD:
+                self._waiting.popleft()
+                self.lost += 1
+            return self._flush()
 
     def _flush(self) -> int:
         """Write what waits, and return where the last of it begins."""

@@ -15,7 +15,8 @@ class Worker(Generic[T]):
     """Calls ``work(items)`` for what is put, in order, on a thread of its own.
 
     The thread is a daemon: one that hangs in a dead server must not keep the process from ending. It starts with the
-    first item. ``work`` must not raise; it handles its own errors.
+    first item. ``work`` must not raise; it handles its own errors. It may take out of its list what is done: only the
+    rest counts as left where the worker is closed meanwhile.
 
     Args:
         work: called on the thread with a list of items.
@@ -40,6 +41,7 @@ class Worker(Generic[T]):
         self._at_most, self._rest = at_most, rest
         self._items: deque[T] = deque()
         self._hurry = False
+        self._hand: list[T] = []
         self._busy = False
         self._closing = False
         self._changed = threading.Condition()
@@ -75,7 +77,7 @@ class Worker(Generic[T]):
         deadline = time.monotonic() + timeout
         self.settle(timeout)
         with self._changed:
-            left = len(self._items) + self._busy
+            left = len(self._items) + len(self._hand)
             self._items.clear()
             self._closing = True
             self._changed.notify_all()
@@ -83,6 +85,18 @@ class Worker(Generic[T]):
         if thread is not None:
             thread.join(max(0.0, deadline - time.monotonic()))
         return left
+
+    @property
+    def waits(self) -> bool:
+        """Whether items are queued."""
+        return bool(self._items)
+
+    def pause(self, seconds: float) -> bool:
+        """From within ``work``: wait, less where there is a hurry; return False if the worker was closed meanwhile."""
+        with self._changed:
+            self._hurry = False
+            self._changed.wait_for(lambda: self._hurry or self._closing, seconds)
+            return not self._closing
 
     def _run(self) -> None:
         if self._begin is not None:
@@ -94,13 +108,14 @@ class Worker(Generic[T]):
                 self._changed.wait_for(lambda: self._hurry or self._closing, max(0.0, rested - time.monotonic()))
                 if not self._items:
                     return
-                items = [self._items.popleft() for _ in range(min(self._at_most, len(self._items)))]
+                self._hand = items = [self._items.popleft() for _ in range(min(self._at_most, len(self._items)))]
                 self._hurry &= bool(self._items)
                 self._busy = True
             try:
                 self._work(items)
             finally:
                 del items  # a sample is not kept alive until the next one comes
+                self._hand = []
                 rested = time.monotonic() + self._rest
                 with self._changed:
                     self._busy = False

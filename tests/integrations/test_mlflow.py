@@ -8,8 +8,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from uniformity_callbacks import Alert, UniformityMonitor
+from uniformity_callbacks.feeds import Feed
 from uniformity_callbacks.integrations.mlflow import MLflowWriter
-from uniformity_callbacks.writers import Feed
 
 VALUES = {"uniformity/w2": 0.5, "uniformity/projector.0/lu": -3.25}
 

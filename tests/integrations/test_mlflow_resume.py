@@ -10,8 +10,8 @@ from mlflow.tracking import MlflowClient
 from test_mlflow import VALUES, history, write
 
 from uniformity_callbacks import UniformityMonitor
+from uniformity_callbacks.feeds import Feed
 from uniformity_callbacks.integrations.mlflow import MLflowWriter
-from uniformity_callbacks.writers import Feed
 
 
 def store(place):
