@@ -182,10 +182,9 @@ def _quiet() -> Iterator[None]:
     """MLflow's words and patience are for trainings; what is to be told is told here."""
     ours = {name: value for name, value in _BRIEF.items() if name not in os.environ}
     os.environ.update(ours)
-    hook, threading.excepthook = (
-        threading.excepthook,
-        lambda _: None,
-    )  # SummaryWriter's thread; we are told by its calls
+    hook, disabled = threading.excepthook, logging.root.manager.disable
+    threading.excepthook = lambda _: None  # what SummaryWriter's thread raises, the next call of it raises, too
+    logging.disable()  # not by levels: MLflow sets its own when it is imported
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
