@@ -39,13 +39,15 @@ def expected(steps=STEPS):
 
 def add(directory, steps, key="uniformity/w2", alerts=()):
     """Write an event file as a training does and return its path."""
+    before = [*directory.glob("*tfevents*")]
     summary = SummaryWriter(str(directory))
     for step in steps:
         summary.add_scalar(key, step / 7, step)
     for alert in alerts:
         to_tensorboard(summary, alert, "uniformity/")
     summary.close()
-    return max(directory.glob("*tfevents*"), key=lambda path: path.stat().st_ctime_ns)
+    (file,) = (path for path in directory.glob("*tfevents*") if path not in before)
+    return file
 
 
 def test_everything_is_there_and_a_second_time_makes_no_file(tmp_path):
@@ -129,6 +131,17 @@ def test_what_tensorboard_does_not_show_is_missing(tmp_path):
     assert EventFiles(tmp_path / "runs").steps(["uniformity/w2", "x"]) == {"uniformity/w2": {0, 10, 20}}
 
 
+def test_the_new_file_is_read_last_whatever_the_clock_says(tmp_path):
+    journal = written(tmp_path / "a.jsonl")
+    file = add(tmp_path / "runs", [0, 50])
+    last = file.rename(file.with_name("events.out.tfevents.9999999999.host.1.0"))
+    sync(journal, EventFiles(tmp_path / "runs"))
+    first, second = sorted((tmp_path / "runs").iterdir())
+    assert first == last
+    assert re.fullmatch(r"events.out.tfevents.9999999999.host.1.0.sync-\w{8}", second.name)
+    assert sync(journal, EventFiles(tmp_path / "runs")).points == 0
+
+
 @pytest.mark.parametrize("harm", ["torn", "corrupt", "garbage", "empty", "no event"])
 def test_event_files_that_are_not_whole(tmp_path, harm):
     journal = written(tmp_path / "a.jsonl")
@@ -156,7 +169,7 @@ def test_event_files_that_are_not_whole(tmp_path, harm):
 
 
 def test_several_layers_in_batches(tmp_path):
-    journal = written(tmp_path / "a.jsonl", range(0, 700), layers=("projector", "heads[0]"))
+    journal = written(tmp_path / "a.jsonl", range(700), layers=("projector", "heads[0]"))
     told = []
     sync(journal, EventFiles(tmp_path / "runs"), lambda *progress: told.append(progress))
     assert told == [(1000, 2800), (2000, 2800), (2800, 2800)]
