@@ -38,7 +38,7 @@ def expected(steps=STEPS):
 
 
 def add(directory, steps, key="uniformity/w2", alerts=()):
-    """Write an event file as a training does and return its path."""
+    """Write an event file as a training does, the last by name, and return its path."""
     before = [*directory.glob("*tfevents*")]
     summary = SummaryWriter(str(directory))
     for step in steps:
@@ -47,7 +47,7 @@ def add(directory, steps, key="uniformity/w2", alerts=()):
         to_tensorboard(summary, alert, "uniformity/")
     summary.close()
     (file,) = (path for path in directory.glob("*tfevents*") if path not in before)
-    return file
+    return file.rename(file.with_name(f"events.out.tfevents.{1000 + len(before)}.host.1.0"))
 
 
 def test_everything_is_there_and_a_second_time_makes_no_file(tmp_path):
