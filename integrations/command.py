@@ -56,7 +56,7 @@ def main() -> None:
 @click.option("--run-id", help="MLflow: the run to write to.")
 @click.option("--experiment", help="MLflow: of a new run, made if it is not there.  [default: Default]")
 def sync_command(journal: Path, target: str, run_id: str | None, experiment: str | None) -> None:
-    r"""Write to a store what it does not have of the JOURNAL, the .jsonl file of a run.
+    """Write to a store what it does not have of the JOURNAL, the .jsonl file of a run.
 
     Each reading and alert is in the store afterwards, by key and step. What is there already is left as it is, so that
     the command can be given again: a second time adds nothing. Of steps that were done again after a resumption it is
@@ -70,7 +70,7 @@ def sync_command(journal: Path, target: str, run_id: str | None, experiment: str
 
     In MLflow the run is that of --run-id, else the one that the journal names, else the one that has its id as the tag
     uniformity.journal, else a new one.
-    """
+    """  # noqa: D301 - the backspace keeps click from filling the lines that follow
     kind, place = _parsed(target, run_id, experiment)
     told = _read(journal)
     if not (told.readings or told.alerts or told.recoveries):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -41,9 +42,12 @@ class EventFiles:
         if self._directory.exists() and not self._directory.is_dir():
             raise NotADirectoryError(f"{str(self._directory)!r} is no directory; give the one with the event files")
         self._shown: defaultdict[str, list[int]] = defaultdict(list)
+        self._last = ""
         for file in sorted(self._directory.glob("*tfevents*")):  # in TensorBoard's order
             if file.is_file():
                 self._read(file)
+                self._last = file.name
+        self._suffix = f".sync-{uuid.uuid4().hex[:8]}"
         self._summary: SummaryWriter | None = None
 
     def __str__(self) -> str:
@@ -74,13 +78,18 @@ class EventFiles:
         return missing
 
     def close(self) -> None:
-        """Close the new file, if there is one."""
-        if self._summary is not None:
-            self._summary.close()
+        """Close the new file, if there is one, and see that TensorBoard reads it last."""
+        if self._summary is None:
+            return
+        self._summary.close()
+        # Names begin with the second, and then the process: of two files of one second the later may come first.
+        for file in self._directory.glob(f"*{self._suffix}"):
+            if file.name < self._last:
+                file.rename(file.with_name(self._last + self._suffix))
 
     def _open(self) -> SummaryWriter:
         if self._summary is None:
-            self._summary = SummaryWriter(str(self._directory))
+            self._summary = SummaryWriter(str(self._directory), filename_suffix=self._suffix)
         return self._summary
 
     def _read(self, file: Path) -> None:

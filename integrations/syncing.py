@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from uniformity_callbacks.alerts import Alert
 from uniformity_callbacks.journal import Journal
@@ -81,6 +81,7 @@ class Outcome:
     refused: list[str] = field(default_factory=list)
 
 
+@runtime_checkable
 class Store(Protocol):
     """Where a journal goes; its text is what to call it.
 
