@@ -23,9 +23,9 @@ class Faults:
         self.subject = subject
         self._told: set[str] = set()
 
-    def add(self, kind: str, error: BaseException | str, *, step: int | None = None, times: int = 1) -> None:
-        """Count an error, or as many as ``times``, and log a warning if it is the first of its kind."""
-        self.count += times
+    def add(self, kind: str, error: BaseException | str, *, step: int | None = None) -> None:
+        """Count an error, and log a warning if it is the first of its kind."""
+        self.count += 1
         if kind not in self._told:
             self._told.add(kind)
             at = "" if step is None else f" at step {step}"

@@ -40,7 +40,7 @@ class Worker(Generic[T]):
         self._at_most, self._rest = at_most, rest
         self._items: deque[T] = deque()
         self._hurry = False
-        self._busy = False
+        self._busy = 0  # items that are being worked on
         self._closing = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -96,12 +96,12 @@ class Worker(Generic[T]):
                     return
                 items = [self._items.popleft() for _ in range(min(self._at_most, len(self._items)))]
                 self._hurry &= bool(self._items)
-                self._busy = True
+                self._busy = len(items)
             try:
                 self._work(items)
             finally:
                 del items  # a sample is not kept alive until the next one comes
                 rested = time.monotonic() + self._rest
                 with self._changed:
-                    self._busy = False
+                    self._busy = 0
                     self._changed.notify_all()

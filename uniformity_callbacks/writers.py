@@ -36,7 +36,7 @@ class Writer(Protocol):
 
     A writer to which a call is dear may have ``many(readings)`` instead of being called: with a list of one `Entry` or
     more, in order; and ``flush_secs``, from one call to the next in which readings gather. Alerts and the end of
-    training do not wait for it.
+    training do not wait for it. Where it raises on several it gets each of them once more, alone.
 
     A writer that is to go on where a resumed run left it may have ``state_dict()``, called on the caller's thread when
     a checkpoint is saved and not to take long, which returns dicts, lists, numbers and strings; and
@@ -148,7 +148,11 @@ class Feed:
                 ((values, step, _),) = readings
                 self._writer(values, step)
         except Exception as error:  # a writer's error is never training's
-            self.faults.add("write", error, step=readings[0][1], times=len(readings))
+            if len(readings) == 1:
+                self.faults.add("write", error, step=readings[0][1])
+                return
+            for reading in readings:  # one that is not taken must not cost the others
+                self._write([reading])
 
     def _other(self, item: tuple[Alert, str] | None) -> None:
         try:
