@@ -15,9 +15,9 @@ from typing import Any
 
 import click
 
-from uniformity_callbacks.integrations.masking import masked
 from uniformity_callbacks.integrations.syncing import Outcome, Store, SyncError, sync
 from uniformity_callbacks.journal import Journal, read_journal
+from uniformity_callbacks.masking import masked
 from uniformity_callbacks.names import nearest
 
 _BRIEF = {

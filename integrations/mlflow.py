@@ -6,13 +6,14 @@ import logging
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 try:
     import mlflow
-    from mlflow.entities import LifecycleStage, Metric
+    from mlflow.entities import LifecycleStage, Metric, Run
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
     from mlflow.tracking import MlflowClient
@@ -21,7 +22,8 @@ except ImportError as error:
 
 from uniformity_callbacks.alerts import Alert
 from uniformity_callbacks.integrations.events import to_mlflow
-from uniformity_callbacks.names import without_credentials
+from uniformity_callbacks.integrations.keys import mlflow_key
+from uniformity_callbacks.masking import masked
 from uniformity_callbacks.writers import Entry, Refused
 
 log = logging.getLogger("uniformity_callbacks")
@@ -38,7 +40,10 @@ _MISSING = [ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_P
 _BATCH = 1000
 """Metrics that MLflow takes in a request."""
 
-_DEFAULT_EXPERIMENT = "0"
+_MANY = 10
+"""Values that are refused one by one, each at the cost of some requests; with that many, what is left is left."""
+
+DEFAULT_EXPERIMENT = "0"
 """Id of the experiment "Default", which every store has."""
 
 
@@ -108,27 +113,29 @@ class MLflowWriter:
         """Log some readings."""
         client, run_id = self._join()
         metrics = [
-            Metric(key, value if math.isfinite(value) else math.nan, int(seconds * 1000), step)
+            Metric(mlflow_key(key), value if math.isfinite(value) else math.nan, int(seconds * 1000), step)
             for values, step, seconds in readings
             for key, value in values.items()
         ]
-        refused: list[str] = []
-        for k in range(0, len(metrics), _BATCH):
-            refused += _log(client, run_id, metrics[k : k + _BATCH])
+        refused = list(islice(log_metrics(client, run_id, metrics), _MANY))
         if refused:
-            raise Refused(f"MLflow does not take {len(refused)} of {len(metrics)} values: {refused[0]}", len(refused))
+            if active_run(client, run_id) is None:
+                raise RuntimeError(f"run {run_id} is deleted")
+            least = "at least " if len(refused) == _MANY else ""
+            told = f"MLflow does not take {least}{len(refused)} of {len(metrics)} values: {refused[0]}"
+            raise Refused(told, len(refused))
 
     @property
     def target(self) -> str:
         """What ``uniformity sync --to`` calls the store."""
-        return f"mlflow:{without_credentials(str(self._uri))}"
+        return f"mlflow:{masked(str(self._uri))}"
 
     @property
     def store(self) -> dict[str, Any] | None:
         """What the journal is to know: where the run is, once there is one."""
         if self.run_id is None:
             return None
-        return {"kind": "mlflow", "uri": without_credentials(str(self._uri)), "run_id": self.run_id}
+        return {"kind": "mlflow", "uri": masked(str(self._uri)), "run_id": self.run_id}
 
     def alert(self, alert: Alert, key: str) -> None:
         """Tag the run and add the alert's message as a text artifact."""
@@ -167,13 +174,7 @@ class MLflowWriter:
         """Return the id of the run to go on with, running again; None if there is none."""
         if self._last is None:
             return None
-        try:
-            there = client.get_run(self._last).info.lifecycle_stage == LifecycleStage.ACTIVE
-        except MlflowException as error:
-            if error.error_code not in _MISSING:  # a server that is down may still have it
-                raise
-            there = False
-        if not there:
+        if active_run(client, self._last) is None:
             log.warning("uniformity: MLflow run %s is not in %s any more; a new one is begun", self._last, self._uri)
             self._last = None
             return None
@@ -184,7 +185,7 @@ class MLflowWriter:
         name = self._experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME")
         if name is None:
             # mlflow.set_experiment sets this variable too.
-            experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID", _DEFAULT_EXPERIMENT)
+            experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID", DEFAULT_EXPERIMENT)
         elif (found := client.get_experiment_by_name(name)) is not None:
             experiment_id = found.experiment_id
         else:
@@ -192,15 +193,46 @@ class MLflowWriter:
         return str(client.create_run(experiment_id, run_name=self._run_name).info.run_id)
 
 
-def _log(client: MlflowClient, run_id: str, metrics: list[Metric]) -> list[str]:
-    """Log a batch, and return why what MLflow will never take of it is not there: one bad value costs only itself."""
+def log_metrics(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -> Iterator[str]:
+    """Log metrics, and yield what of them MLflow will never take, and why: one bad value costs only itself.
+
+    Args:
+        client: of the store.
+        run_id: of a run in it.
+        metrics: any number, in order.
+
+    Raises:
+        MlflowException: the store takes none now.
+    """
+    for k in range(0, len(metrics), _BATCH):
+        yield from _log_batch(client, run_id, metrics[k : k + _BATCH])
+
+
+def _log_batch(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -> Iterator[str]:
+    """Log a batch, or else its halves, down to what is refused by itself."""
     try:
         client.log_batch(run_id, metrics=metrics)
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(INVALID_PARAMETER_VALUE):
             raise
         if len(metrics) == 1:
-            return [f"{metrics[0].key} at step {metrics[0].step}: {error.message}"]
+            yield f"{metrics[0].key} at step {metrics[0].step}: {error.message}"
+            return
         half = len(metrics) // 2
-        return _log(client, run_id, metrics[:half]) + _log(client, run_id, metrics[half:])
-    return []
+        yield from _log_batch(client, run_id, metrics[:half])
+        yield from _log_batch(client, run_id, metrics[half:])
+
+
+def active_run(client: MlflowClient, run_id: str) -> Run | None:
+    """Return a run; None if the store does not have it, or among the deleted.
+
+    Raises:
+        MlflowException: the store does not answer.
+    """
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in _MISSING:  # a store that is down may have it
+            raise
+        return None
+    return run if run.info.lifecycle_stage == LifecycleStage.ACTIVE else None

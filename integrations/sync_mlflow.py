@@ -10,9 +10,7 @@ from pathlib import PurePosixPath
 
 try:
     import sqlalchemy
-    from mlflow.entities import LifecycleStage, Metric, Run
-    from mlflow.exceptions import MlflowException
-    from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
+    from mlflow.entities import Metric, Run
     from mlflow.store.db.db_types import DATABASE_ENGINES
     from mlflow.tracking import MlflowClient
 except ImportError as error:
@@ -20,19 +18,12 @@ except ImportError as error:
 
 from uniformity_callbacks.integrations.events import mlflow_artifact, tag_mlflow, to_mlflow
 from uniformity_callbacks.integrations.keys import mlflow_key
+from uniformity_callbacks.integrations.mlflow import DEFAULT_EXPERIMENT, active_run, log_metrics
 from uniformity_callbacks.integrations.syncing import Notice, Point, SyncError, fits, identity
 from uniformity_callbacks.journal import Journal
 
 TAG = "uniformity.journal"
 """The tag of a run that has a journal's readings: the journal's id."""
-
-_DEFAULT_EXPERIMENT = "0"
-"""Id of the experiment "Default", which every store has."""
-
-_INVALID = ErrorCode.Name(INVALID_PARAMETER_VALUE)
-
-_MISSING = [ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), _INVALID]
-"""What a store answers that does not have a run, or could not have one of such an id."""
 
 _MANY = 100
 """Points refused in a batch, one by one, until it is seen that it is not the points."""
@@ -93,7 +84,12 @@ class MLflowRun:
     def write(self, points: Sequence[Point]) -> list[str]:
         """Write points, no more than MLflow takes in a request; those that it refuses do not keep the others out."""
         metrics = [Metric(mlflow_key(p.key), p.value, int(p.time * 1000), p.step) for p in points]
-        return list(self._write(self._run(), metrics))
+        refused = []
+        for why in log_metrics(self._client, self._run(), metrics):
+            refused.append(why)
+            if len(refused) == _MANY:
+                raise SyncError(f"the store refuses point after point, at last {why}")
+        return refused
 
     def announce(self, notices: Sequence[Notice]) -> int:
         """File alerts as tags and text artifacts."""
@@ -117,26 +113,17 @@ class MLflowRun:
 
     def _find(self, given: str | None) -> tuple[str | None, str]:
         if given is not None:
-            if (run := self._active(given)) is None:
+            if (run := active_run(self._client, given)) is None:
                 raise SyncError(f"the store has no run {given!r}, or has it among the deleted; see --run-id")
             self._mark(run)
             return given, "by --run-id"
         for store in reversed(self._journal.stores):
             named = store.get("run_id")
-            if store.get("kind") == "mlflow" and isinstance(named, str) and self._active(named) is not None:
+            if store.get("kind") == "mlflow" and isinstance(named, str) and active_run(self._client, named) is not None:
                 return named, "named by the journal"
         for run in self._tagged():
             return str(run.info.run_id), "tagged with the journal's id"
         return None, ""
-
-    def _active(self, run_id: str) -> Run | None:
-        try:
-            run = self._client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code not in _MISSING:  # a store that is down may have it
-                raise
-            return None
-        return run if run.info.lifecycle_stage == LifecycleStage.ACTIVE else None
 
     def _tagged(self) -> Iterator[Run]:
         token = None
@@ -160,7 +147,7 @@ class MLflowRun:
 
     def _new(self) -> str:
         if self._experiment is None:
-            experiment_id = _DEFAULT_EXPERIMENT
+            experiment_id = DEFAULT_EXPERIMENT
         elif (found := self._client.get_experiment_by_name(self._experiment)) is not None:
             experiment_id = found.experiment_id
         else:
@@ -171,23 +158,6 @@ class MLflowRun:
         with contextlib.redirect_stdout(io.StringIO()):  # MLflow prints the store's address, credentials included
             self._client.set_terminated(run.info.run_id, end_time=end)  # now: nobody would if this process ended early
         return str(run.info.run_id)
-
-    def _write(self, run_id: str, metrics: list[Metric]) -> Iterator[str]:
-        """Log a batch, or else its halves, down to what is refused by itself."""
-        try:
-            self._client.log_batch(run_id, metrics=metrics)
-        except MlflowException as error:
-            if error.error_code != _INVALID:
-                raise
-            if len(metrics) == 1:
-                yield f"{metrics[0].key} at step {metrics[0].step}: {error.message}"
-                return
-            middle = len(metrics) // 2
-            for half in (metrics[:middle], metrics[middle:]):
-                for k, refused in enumerate(self._write(run_id, half)):
-                    if k == _MANY:
-                        raise
-                    yield refused
 
 
 def _reach(uri: str) -> None:

@@ -9,6 +9,7 @@ import uniformity_callbacks
 PACKAGE = Path(uniformity_callbacks.__file__).parent
 ORDER = [
     "names",
+    "masking",
     "schedules",
     "polar",
     "spectrum",

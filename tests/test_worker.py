@@ -95,3 +95,27 @@ def test_rests_no_longer_than_it_is_to():
         time.sleep(0.001)
     assert 0.19 < calls[1] - calls[0] < 5.0
     worker.close(5.0)
+
+
+def test_all_that_is_being_worked_on_counts_as_left():
+    gate, begun = threading.Event(), threading.Event()
+
+    def work(items):
+        begun.set()
+        gate.wait(30.0)
+
+    worker = Worker(work, name="w", capacity=100, at_most=10, rest=0.2)
+    worker.put(0)
+    assert begun.wait(5.0)
+    begun.clear()
+    for k in range(1, 6):
+        worker.put(k)
+    gate.set()
+    assert worker.settle(5.0)
+    gate.clear()
+    begun.clear()
+    for k in range(12):
+        worker.put(k, hurry=k == 11)
+    assert begun.wait(5.0)
+    assert worker.close(0.1) == 12
+    gate.set()

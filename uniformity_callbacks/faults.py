@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from uniformity_callbacks.names import without_credentials
+from uniformity_callbacks.masking import masked
 
 log = logging.getLogger("uniformity_callbacks")
 
@@ -26,7 +26,7 @@ class Faults:
         self._told: set[str] = set()
 
     def add(self, kind: str, error: BaseException | str, *, step: int | None = None, times: int = 1) -> None:
-        """Count an error, or as many as ``times``, and log a warning if it is the first of its kind."""
+        """Count an error, of so many values, and log a warning if it is the first of its kind."""
         self.count += times
         if kind not in self._told:
             self._told.add(kind)
@@ -37,4 +37,4 @@ class Faults:
 
 def in_words(error: BaseException) -> str:
     """Return an error's kind and message, without what a URI in it has of credentials."""
-    return without_credentials(f"{type(error).__name__}: {error}")
+    return masked(f"{type(error).__name__}: {error}")

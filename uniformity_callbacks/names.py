@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable
 
 
@@ -24,8 +23,3 @@ def key_of(prefix: str, stage: str, layer: str | None = None) -> str:
     """
     parts = [prefix, *([] if stage == "train" else [stage]), *([] if layer is None else [layer])]
     return "/".join(parts) + "/"
-
-
-def without_credentials(text: str) -> str:
-    """Return a text in which URIs have no user and password: ``https://user:secret@host`` is ``https://***@host``."""
-    return re.sub(r"(?<=://)[^/\s@]+@", "***@", text)

@@ -42,7 +42,7 @@ class Worker(Generic[T]):
         self._items: deque[T] = deque()
         self._hurry = False
         self._hand: list[T] = []
-        self._busy = False
+        self._busy = 0  # items that are being worked on
         self._closing = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -110,7 +110,7 @@ class Worker(Generic[T]):
                     return
                 self._hand = items = [self._items.popleft() for _ in range(min(self._at_most, len(self._items)))]
                 self._hurry &= bool(self._items)
-                self._busy = True
+                self._busy = len(items)
             try:
                 self._work(items)
             finally:
@@ -118,5 +118,5 @@ class Worker(Generic[T]):
                 self._hand = []
                 rested = time.monotonic() + self._rest
                 with self._changed:
-                    self._busy = False
+                    self._busy = 0
                     self._changed.notify_all()

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from journals import ALERTS, FOUND, write
 from uniformity_callbacks.integrations import command
 from uniformity_callbacks.integrations.command import main
-from uniformity_callbacks.integrations.masking import masked
+from uniformity_callbacks.masking import masked
 
 ROOT = Path(__file__).parents[2]
 TIGHT = """

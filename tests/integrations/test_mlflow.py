@@ -67,6 +67,17 @@ def test_readings_of_some_seconds_are_written_together(place, monkeypatch):
     assert feed.faults.count == 0
 
 
+def test_a_reading_that_is_not_taken_costs_no_other(place):
+    feed = Feed(writer := MLflowWriter(flush_secs=60.0))
+    feed.put(VALUES, 0)
+    assert feed._worker.settle(60.0)
+    for step in range(1, 6):
+        feed.put({"uniformity/w2": "high"} if step == 3 else VALUES, step)
+    feed.close(60.0)
+    assert [m.step for m in MlflowClient().get_metric_history(writer.run_id, "uniformity/w2")] == [0, 1, 2, 4, 5]
+    assert feed.faults.count == 1
+
+
 def test_no_request_has_more_than_a_thousand_metrics(place, monkeypatch):
     calls = []
     monkeypatch.setattr(MlflowClient, "log_batch", lambda client, run_id, metrics: calls.append(len(metrics)))

@@ -166,7 +166,7 @@ def test_a_store_that_refuses_everything_is_not_asked_point_by_point(client, uri
         raise MlflowException("the run is closed", INVALID_PARAMETER_VALUE)
 
     monkeypatch.setattr(MlflowClient, "log_batch", refuse)
-    with pytest.raises(MlflowException, match="the run is closed"):
+    with pytest.raises(SyncError, match="the run is closed"):
         done(uri, written(place / "a.jsonl", range(2000)))
     assert len(calls) < 300
 
