@@ -63,6 +63,10 @@ class UniformityCallback(OneOfSeveral):
         overload: what gives way where readings take too long: "skip" (due steps) or "subsample" (rows of each view).
         prefix: what the metric keys begin with.
         journal: file to record readings in; None for ``uniformity.jsonl`` in the Trainer's log directory.
+        durable: have the disk confirm each record of the journal (fdatasync): a crash of the machine costs none, and a
+            reading, on its thread, takes as long as the disk does.
+        close_timeout: seconds that the end of training waits for readings and writers, >= 0; what a writer has not
+            taken by then is in the journal, and a warning says how to write it.
         total_steps: steps of the whole training, for a loss whose weight depends on how much is done; None for what the
             Trainer estimates (in manual optimization with ``max_steps``, as if each optimizer stepped once a batch).
 
@@ -95,6 +99,8 @@ class UniformityCallback(OneOfSeveral):
         overload: str = "skip",
         prefix: str = "uniformity",
         journal: str | Path | None = None,
+        durable: bool = False,
+        close_timeout: float = 10.0,
         total_steps: int | None = None,
     ) -> None:
         super().__init__()
@@ -114,6 +120,8 @@ class UniformityCallback(OneOfSeveral):
             overload=overload,
             prefix=prefix,
             journal=journal,
+            durable=durable,
+            close_timeout=close_timeout,
             total_steps=total_steps,
         )
         self._injection: Injection | None = None

@@ -133,7 +133,7 @@ class LoopMonitor(Course):
         """
         if self.monitor.is_open or self.closed:
             raise RuntimeError("load_state_dict must come before the first step; call it right after watch()")
-        self.monitor.load_state_dict(dict(state))
+        self.monitor.load_state_dict(state)
         try:
             self.step = int(state["step"])
         except Exception as error:

@@ -12,7 +12,7 @@ ALERTS = (FOUND, OVER, AGAIN)
 
 def write(path, steps=range(0, 100, 10), *, layers=("projector",), alerts=(), stores=(), resume=False, **values):
     """Write a journal of readings at some steps, and return its path."""
-    writer = JournalWriter(path, resume=resume, run={"prefix": "uniformity", "layers": list(layers)})
+    writer = JournalWriter(path, resume=resume, run={"prefix": "uniformity", "layers": list(layers), "resumed": resume})
     for store in stores:
         writer.store(store)
     for step in steps:

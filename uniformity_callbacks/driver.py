@@ -24,9 +24,6 @@ _READING_S = 1.0
 """How long a due step waits for the reading before it, which had a whole interval to finish: normally not at all, and
 where readings are known to take too long never."""
 
-CLOSE_S = 10.0
-"""How long the end of training waits for readings, and then for each writer."""
-
 
 class Driver:
     """The calls of a step and of a validation epoch; `UniformityMonitor` adds what begins and ends a run.
@@ -80,6 +77,7 @@ class Driver:
         self._collecting.start(step)
         if step == 0 and not self._resumed:
             self._responder.reset()
+        self._responder.resume(step, self._collecting.names, loaded=self._resumed)
         self._collecting.alert(self._responder.collapsed)
 
     def begin(self, step: int, *, accumulating: bool = False, repeated: bool = False) -> None:

@@ -76,6 +76,7 @@ class Feed:
         self._outage: Outage | None = None
         self._gap: tuple[int, int] | None = None  # where in the journal the readings begin that had no room
         self._store: dict[str, Any] | None = None
+        self._finished = False
         self._lock = threading.Lock()
         self._worker: Worker[Item] = Worker(
             self._work,
@@ -114,7 +115,9 @@ class Feed:
 
     def finish(self) -> None:
         """Have the writer close when it is through, without waiting for it."""
-        self._worker.put(None, hurry=True)
+        if not self._finished:
+            self._finished = True
+            self._worker.put(None, hurry=True)
 
     def close(self, timeout: float) -> None:
         """Let the writer finish and close, waiting at most ``timeout`` seconds."""

@@ -24,7 +24,8 @@ class Journal:
     """A journal read back.
 
     Where a run was resumed from a checkpoint that is older than its last readings, these belong to a branch that died:
-    they are apart, so that each step is there once.
+    they are apart, so that each step is there once. Another training that goes on in the same journal, as a second fit
+    with the same callback, is no resumption: all of it is there.
 
     Attributes:
         runs: what was said at the start of the run and of each resumption.
@@ -128,7 +129,7 @@ def _take(journal: Journal, record: dict[str, Any], first: dict[tuple[str, str],
         first.clear()
     elif kind == "reading":
         reading = reading_of(record)
-        if first.setdefault((reading.layer, reading.stage), reading.step) == reading.step:
+        if first.setdefault((reading.layer, reading.stage), reading.step) == reading.step and _resumed(journal):
             _abandon(journal, reading)
         journal.readings.append(reading)
     elif kind == "alert":
@@ -141,6 +142,11 @@ def _take(journal: Journal, record: dict[str, Any], first: dict[tuple[str, str],
         journal.stores.append(record)
     else:
         raise ValueError(f"unknown record {kind!r}")
+
+
+def _resumed(journal: Journal) -> bool:
+    """Whether what is being read was resumed from a checkpoint, and not begun anew in the same journal."""
+    return bool(journal.runs) and journal.runs[-1].get("resumed") is True
 
 
 def _abandon(journal: Journal, first: Reading) -> None:
