@@ -9,7 +9,7 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from uniformity_callbacks.integrations.acting import OneOfSeveral, if_acting
+from uniformity_callbacks.integrations.acting import OneOfSeveral, harmless, if_acting
 from uniformity_callbacks.integrations.injection import Injection, inject
 from uniformity_callbacks.integrations.packages import join_the_other, pl
 from uniformity_callbacks.integrations.publishing import above_the_bar, be_heard, publish, show
@@ -154,24 +154,24 @@ class UniformityCallback(OneOfSeveral):
         self.monitor.start(self._steps.begin())
         show(trainer, self.monitor.last)
 
-    @if_acting
+    @harmless
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Open the tap for this batch."""
         accumulating = self._injection is not None and self._injection.accumulating
         self.monitor.begin(self._now.begin(), accumulating=accumulating)
 
-    @if_acting
+    @harmless
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Close the tap."""
         self.monitor.pause()
 
-    @if_acting
+    @harmless
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open it again if the layer is still to be called: in manual optimization backwards follow each other."""
         if not pl_module.automatic_optimization:
             self.monitor.resume()
 
-    @if_acting
+    @harmless
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Take over the batch, and end the step unless gradients are still being accumulated."""
         if self._now.optimized and not pl_module.automatic_optimization:
@@ -181,11 +181,13 @@ class UniformityCallback(OneOfSeveral):
             self._publish(trainer, self.monitor.finish())
             self.monitor.enforce()
 
+    @harmless
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin a validation epoch."""
         if self._validates(trainer):
             self.monitor.begin_validation()
 
+    @harmless
     def on_validation_batch_start(
         self,
         trainer: pl.Trainer,
@@ -198,6 +200,7 @@ class UniformityCallback(OneOfSeveral):
         if dataloader_idx == 0 and self._validates(trainer):
             self.monitor.begin_validation_batch()
 
+    @harmless
     def on_validation_batch_end(
         self,
         trainer: pl.Trainer,
@@ -211,29 +214,30 @@ class UniformityCallback(OneOfSeveral):
         if dataloader_idx == 0 and self._validates(trainer):
             self.monitor.end_validation_batch()
 
+    @harmless
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Read the whole set and hand out what is ready; EarlyStopping and ModelCheckpoint look after this."""
         if self._validates(trainer):
             self._publish(trainer, self.monitor.finish_validation())
 
-    @if_acting
+    @harmless
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Hand out what is ready; Lightning calls EarlyStopping and ModelCheckpoint after this."""
         self._publish(trainer, self.monitor.collect())
         self.monitor.enforce()
 
-    @if_acting
+    @harmless
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Finish all readings while the Trainer's loggers are still open, and leave no trace on the model."""
         self._leave(trainer, together=True)
         self.monitor.enforce()
 
-    @if_acting
+    @harmless
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """The same where fit ends by an error or by the user."""
         self._leave(trainer)
 
-    @if_acting
+    @harmless
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """The same where fit ended before training began."""
         if stage == "fit":

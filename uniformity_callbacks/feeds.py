@@ -7,6 +7,7 @@ import threading
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import islice, takewhile
 from typing import Any
 
@@ -82,6 +83,7 @@ class Feed:
             self._work,
             name=f"uniformity-{self._name}",
             capacity=_CAPACITY,
+            failed=partial(self.faults.add, "its thread"),
             at_most=_AT_MOST if self._many else 1,
             rest=float(getattr(writer, "flush_secs", 0.0)) if self._many else 0.0,
         )
