@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
@@ -137,10 +138,11 @@ class JournalWriter:
         begin = self._end
         if self._torn:  # the rest of a line that the disk had no room for, and could not be cut off
             line = b"\n" + line
-        written = self._file.write(line)
-        if written != len(line):
+        try:
+            write_whole(self._file, line)
+        except OSError:
             self._cut()
-            raise OSError(f"only {written} of {len(line)} bytes could be written")
+            raise
         if self._durable:
             os.fdatasync(self._file.fileno()) if hasattr(os, "fdatasync") else os.fsync(self._file.fileno())
         self._torn, self._end = False, begin + len(line)
@@ -152,7 +154,22 @@ class JournalWriter:
             self._file.truncate(self._end)
             self._file.seek(self._end)
         except OSError:
-            self._torn, self._end = True, self._file.seek(0, os.SEEK_END)
+            end = self._file.seek(0, os.SEEK_END)
+            self._torn, self._end = self._torn or end > self._end, end
+
+
+def write_whole(file: BinaryIO, data: bytes) -> None:
+    """Write to an unbuffered file; the rest of a write that was cut short tells why it was.
+
+    Raises:
+        OSError: the disk did not take all of it; a part may be there.
+    """
+    done = 0
+    while done < len(data):
+        taken = file.write(data[done:])
+        if not taken:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        done += taken
 
 
 def _open(path: Path, resume: bool) -> tuple[Path, BinaryIO]:
