@@ -88,7 +88,7 @@ class OneOfSeveral(pl.Callback):
             self.monitor.faults.add("state_dict", error)
             return {}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Any) -> None:
         """Take up what `state_dict` returned."""
         self.monitor.load_state_dict(state_dict)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from uniformity_callbacks.integrations.acting import OneOfSeveral, harmless, if_acting
 from uniformity_callbacks.integrations.injection import Injection, inject
 from uniformity_callbacks.integrations.packages import join_the_other, pl
-from uniformity_callbacks.integrations.publishing import above_the_bar, be_heard, publish, show
+from uniformity_callbacks.integrations.publishing import Publisher, above_the_bar, be_heard, show
 from uniformity_callbacks.integrations.steps import Steps, total_steps
 from uniformity_callbacks.loss import WassersteinLoss
 from uniformity_callbacks.monitor import UniformityMonitor
@@ -124,6 +124,7 @@ class UniformityCallback(OneOfSeveral):
             close_timeout=close_timeout,
             total_steps=total_steps,
         )
+        self._publisher = Publisher()
         self._injection: Injection | None = None
         self._steps: Steps | None = None
 
@@ -263,9 +264,10 @@ class UniformityCallback(OneOfSeveral):
             self._steps.remove()
         self._injection = self._steps = None
         self._publish(trainer, self.monitor.close(together=together))
+        self._publisher.finish(trainer, self.monitor.journal)
 
     def _publish(self, trainer: pl.Trainer, outcomes: list[Outcome]) -> None:
-        publish(trainer, outcomes, self.monitor.faults)
+        self._publisher.publish(trainer, outcomes, self.monitor.faults)
         if self.monitor.should_stop:
             trainer.should_stop = True
 

@@ -29,6 +29,9 @@ log = logging.getLogger("uniformity_callbacks")
 _HELD = 10_000
 """Records that wait in memory for a disk that takes none, some MB; then the oldest are lost, and counted."""
 
+_LINE = 1_000_000
+"""Bytes of a first line that are looked at."""
+
 _LINGER_S = 6.0
 """How long a journal's lock is waited for: a killed run's data loaders have it until they see, within 5 s, that their
 parent is gone."""
@@ -156,6 +159,16 @@ class JournalWriter:
         except OSError:
             end = self._file.seek(0, os.SEEK_END)
             self._torn, self._end = self._torn or end > self._end, end
+
+
+def is_journal(path: Path) -> bool:
+    """Whether a file is empty or begins as a journal does; anything else is not to be appended to."""
+    with open(path, "rb") as file:
+        line = file.readline(_LINE)
+    try:
+        return not line or json.loads(line)["type"] == "run"
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
 
 
 def write_whole(file: BinaryIO, data: bytes) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from uniformity_callbacks.faults import Faults
 from uniformity_callbacks.feeds import Feed, feeds_of
-from uniformity_callbacks.recording import JournalWriter
+from uniformity_callbacks.recording import JournalWriter, is_journal
 from uniformity_callbacks.writers import Writer, load_writer_states, writer_states
 
 JOURNAL_NAME = "uniformity.jsonl"
@@ -58,7 +58,14 @@ class Records:
         return {"journal": path, "writers": writer_states(self.writers, self._faults)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on in the journal that `state_dict` told of if it is still there, and have the writers take up theirs."""
-        if state["journal"] is not None and Path(state["journal"]).exists():
-            self.path, self._resume = Path(state["journal"]), True
+        """Have the writers take up what `state_dict` told, and go on in its journal if that is still there.
+
+        Raises:
+            ValueError: the file is there and is no journal: a checkpoint of somebody else's may name any.
+        """
+        path = None if state["journal"] is None else Path(state["journal"])
+        if path is not None and path.exists():
+            if not is_journal(path):
+                raise ValueError(f"{str(path)!r} is no journal")
+            self.path, self._resume = path, True
         load_writer_states(self.writers, state.get("writers", ()), self._faults)

@@ -115,9 +115,7 @@ class Responder:
         """
         if not loaded:
             if step > 0 and not self.last:
-                log.warning(
-                    "uniformity: training goes on at step %d, and no state of the monitor: alerts begin anew", step
-                )
+                log.warning("uniformity: training goes on without a state of the monitor: alerts begin anew")
             return
         unused = self._book.unused(layers)
         if unused:

@@ -17,7 +17,7 @@ from uniformity_callbacks.backward import Backwards
 from uniformity_callbacks.collector import Collector
 from uniformity_callbacks.desk import Desk
 from uniformity_callbacks.feeds import Feed
-from uniformity_callbacks.integrations import lightning, publishing
+from uniformity_callbacks.integrations import publishing
 from uniformity_callbacks.integrations.lightning import UniformityCallback
 from uniformity_callbacks.integrations.loop import LoopMonitor
 from uniformity_callbacks.integrations.pytorch import watch
@@ -40,7 +40,7 @@ GUARDS = {"Collector._backward", "Tap.collect", "Tap.kept_from_training", "Tap.n
 GUARDS |= {"UniformityMonitor.kept_from_training", "UniformityMonitor.absorb"}
 """What catches what goes wrong below it, with nothing above it but torch; and what it names the layer by."""
 
-FUNCTIONS = [(reader, "measure"), (publishing, "show"), (lightning, "publish")]
+FUNCTIONS = [(reader, "measure"), (publishing, "show"), (publishing.Publisher, "publish")]
 FUNCTIONS += [(Worker, "put"), (Worker, "settle"), (Worker, "close")]
 
 
