@@ -35,23 +35,23 @@ def run_of(record: dict[str, Any]) -> dict[str, Any]:
 def reading_of(record: dict[str, Any]) -> Reading:
     """Return a reading."""
     values = {name: _number(value) for name, value in record["values"].items()}
-    reading = Reading(**{**record, "values": values})
-    _each("layer, stage and why are words", str, (reading.layer, reading.stage, reading.why))
-    _count(reading.step)
-    _count(reading.dims)
-    _time(reading.time)
-    return reading
+    words = record["layer"], record.get("stage", ""), record.get("why", "")
+    _each("layer, stage and why are words", str, words)
+    _count(record["step"])
+    _count(record["dims"])
+    _time(record["time"])
+    return Reading(**{**record, "values": values})
 
 
 def alert_of(record: dict[str, Any]) -> Alert:
     """Return an alert, or the end of one."""
-    readings = tuple(_number(value) for value in record["readings"])
-    alert = Alert(**{**record, "readings": readings, "threshold": _number(record["threshold"])})
-    _each("kind, action, layer and message are words", str, (alert.kind, alert.action, alert.layer, alert.message))
-    _each("recovered is true or false", bool, (alert.recovered,))
-    _count(alert.step)
-    _count(alert.since)
-    return alert
+    readings, threshold = tuple(_number(value) for value in record["readings"]), _number(record["threshold"])
+    words = (record[name] for name in ("kind", "action", "layer", "message"))
+    _each("kind, action, layer and message are words", str, words)
+    _each("recovered is true or false", bool, [record.get("recovered", False)])
+    _count(record["step"])
+    _count(record["since"])
+    return Alert(**{**record, "readings": readings, "threshold": threshold})
 
 
 def _each(rule: str, kind: type, values: Any) -> None:
