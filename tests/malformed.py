@@ -1,7 +1,6 @@
 """What must hold of any input whatever; hypothesis draws it in `make test`, atheris in `make fuzz`."""
 
 import math
-from collections.abc import Callable
 from inspect import signature
 
 from uniformity_callbacks import Alert, Reading, read_journal
@@ -63,16 +62,19 @@ def _check_alert(alert):
     assert type(alert.recovered) is bool
 
 
-def check_key(key, validate: Callable[[str], object]):
+def check_key(key):
     """Name a key for MLflow, have MLflow's own validation take the name, and return it."""
+    from mlflow.utils.validation import _validate_metric_name, _validate_tag_name
+
     from uniformity_callbacks.integrations.keys import mlflow_key
 
     name = mlflow_key(key)
-    validate(name)
+    _validate_metric_name(name)
+    _validate_tag_name(name)
     assert 0 < len(name) <= 250
     assert "\n" not in name  # which MLflow's own pattern lets through at the end
     assert mlflow_key(name) == name == mlflow_key(key)
-    assert name == key or name[-13] == "-"
+    assert name == key or name[-13] == "-"  # and twelve digits of the key's own
     return name
 
 
