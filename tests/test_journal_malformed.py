@@ -2,16 +2,13 @@
 
 import json
 import math
-import tempfile
 import time
-from functools import cache
-from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from journals import AGAIN, ALERTS, write
+from journals import real
 from malformed import check_journal, lines_of
 from uniformity_callbacks import read_journal
 
@@ -33,17 +30,6 @@ NAMES = (
     "since",
     "readings",
 )
-
-
-@cache
-def real():
-    """Lines of a journal of a run that was resumed, as a monitor writes them."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "a.jsonl"
-        stores = [{"kind": "mlflow", "run_id": "0" * 32}]
-        write(path, range(0, 70, 10), layers=("projector", "encoder"), alerts=ALERTS, stores=stores)
-        write(path, range(30, 50, 10), alerts=[AGAIN], resume=True, odd=float("nan"))
-        return tuple(path.read_bytes().splitlines(keepends=True))
 
 
 @pytest.fixture(scope="module")
