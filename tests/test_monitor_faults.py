@@ -127,6 +127,11 @@ def test_leaves_no_hook_and_no_thread(tmp_path):
         ({"writers": [3]}, TypeError, r"writers must be callables \(values, step\), got 3"),
         ({"auxiliary": "0.1"}, TypeError, "weight must be a number"),
         ({"alerts": "loud"}, ValueError, "alerts must be None"),
+        ({"close_timeout": -1}, ValueError, "close_timeout must be seconds from 0 to a billion, got -1"),
+        ({"close_timeout": math.nan}, ValueError, "close_timeout must be seconds from 0 to a billion, got nan"),
+        ({"close_timeout": math.inf}, ValueError, "close_timeout must be seconds from 0 to a billion, got inf"),
+        ({"close_timeout": "10"}, TypeError, "close_timeout must be a number of seconds, got '10'"),
+        ({"durable": 1}, TypeError, "durable must be True or False, got 1"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")

@@ -50,6 +50,7 @@ ORDER = [
     "wording",
     "alerts",
     "faults",
+    "lines",
     "journal",
     "recording",
     "worker",
