@@ -50,6 +50,7 @@ ORDER = [
     "wording",
     "alerts",
     "faults",
+    "records",
     "journal",
     "recording",
     "worker",
