@@ -48,14 +48,14 @@ ENVIRONMENTS = {
         tests=("test_*.py", "integrations/test_torchmetrics.py", "integrations/test_row_sample.py"),
     ),
     "lightning": Environment(
-        pins=("lightning==2.1.2", *OLD),
+        pins=("lightning==2.1.2", "jsonargparse==4.28.0", *OLD),
         extras="lightning,tensorboard,mlflow",
         more=("jsonargparse[signatures]", "rich", "scikit-learn", "psutil"),
         tests=LIGHTNING,
         options=QUIET,
     ),
     "pytorch-lightning": Environment(
-        pins=("pytorch-lightning==2.1.2", *OLD),
+        pins=("pytorch-lightning==2.1.2", "jsonargparse==4.28.0", *OLD),
         extras="tensorboard,mlflow",
         more=("pytorch-lightning", "jsonargparse[signatures]", "rich", "scikit-learn", "psutil"),
         tests=LIGHTNING,
