@@ -54,6 +54,7 @@ ORDER = [
     "recording",
     "worker",
     "writers",
+    "outage",
     "feeds",
     "load",
     "reader",
