@@ -112,7 +112,13 @@ class Feed:
 
     def alert(self, alert: Alert, key: str) -> None:
         """Hand the writer an alert, if it takes any, without waiting for it."""
-        if hasattr(self._writer, "alert") and not self._worker.put((alert, key), hurry=True):
+        if not hasattr(self._writer, "alert") or self._worker.put((alert, key), hurry=True):
+            return
+        with self._lock:
+            room = self._many and len(self._late) < _CAPACITY
+            if room:  # beside the readings that fill the queue
+                self._late.append((alert, key, _TRIES))
+        if not room:
             self.faults.add("dropped alert", "its queue is full", step=alert.step)
 
     def finish(self) -> None:
@@ -185,19 +191,24 @@ class Feed:
             self._writer.alert(alert, key)  # type: ignore[attr-defined]  # optional, looked for in `alert`
         except Exception as error:
             if self._many and tries > 1:
-                self._late.append((alert, key, tries - 1))
+                with self._lock:
+                    self._late.append((alert, key, tries - 1))
             else:
                 self.faults.add("alert", error, step=alert.step)
 
     def _end(self) -> None:
-        late, self._late = self._late, []
-        for alert, key, _ in late:
+        for alert, key, _ in self._take_late():
             self._announce(alert, key, tries=1)
         try:
             if (closer := getattr(self._writer, "close", None)) is not None:
                 closer()
         except Exception as error:
             self.faults.add("close", error)
+
+    def _take_late(self) -> list[tuple[Alert, str, int]]:
+        with self._lock:
+            late, self._late = self._late, []
+        return late
 
     def _fill(self) -> None:
         """Write some of the readings from the journal that had no room in memory."""
@@ -230,8 +241,7 @@ class Feed:
         if self._outage is not None:
             log.warning("writer %s: takes readings again after %.0f s", self._name, self._outage.seconds)
             self._outage = None
-        late, self._late = self._late, []
-        for each in late:
+        for each in self._take_late():
             self._announce(*each)
         store = getattr(self._writer, "store", None)
         if store is not None and store != self._store and self._journal is not None:
