@@ -7,7 +7,6 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,11 @@ except ImportError as error:
     raise ImportError("MLflowWriter needs mlflow; pip install 'uniformity-callbacks[mlflow]'") from error
 
 from uniformity_callbacks.alerts import Alert
+from uniformity_callbacks.faults import in_words
 from uniformity_callbacks.integrations.events import to_mlflow
 from uniformity_callbacks.integrations.keys import mlflow_key
+from uniformity_callbacks.integrations.reachable import ask
+from uniformity_callbacks.lines import is_storable
 from uniformity_callbacks.masking import masked
 from uniformity_callbacks.writers import Entry, Refused
 
@@ -39,9 +41,6 @@ _MISSING = [ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_P
 
 _BATCH = 1000
 """Metrics that MLflow takes in a request."""
-
-_MANY = 10
-"""Values that are refused one by one, each at the cost of some requests; with that many, what is left is left."""
 
 DEFAULT_EXPERIMENT = "0"
 """Id of the experiment "Default", which every store has."""
@@ -112,18 +111,14 @@ class MLflowWriter:
     def many(self, readings: Sequence[Entry]) -> None:
         """Log some readings."""
         client, run_id = self._join()
-        metrics = [
-            Metric(mlflow_key(key), value if math.isfinite(value) else math.nan, int(seconds * 1000), step)
-            for values, step, seconds in readings
-            for key, value in values.items()
-        ]
-        refused = list(islice(log_metrics(client, run_id, metrics), _MANY))
-        if refused:
-            if active_run(client, run_id) is None:
+        metrics, refused = _metrics(readings)
+        count = len(metrics) + len(refused)
+        for k, why in enumerate(log_metrics(client, run_id, metrics)):
+            if k == 0 and active_run(client, run_id) is None:
                 raise RuntimeError(f"run {run_id} is deleted")
-            least = "at least " if len(refused) == _MANY else ""
-            told = f"MLflow does not take {least}{len(refused)} of {len(metrics)} values: {refused[0]}"
-            raise Refused(told, len(refused))
+            refused.append(why)
+        if refused:
+            raise Refused(f"MLflow does not take {len(refused)} of {count} values: {refused[0]}", len(refused))
 
     @property
     def target(self) -> str:
@@ -163,6 +158,7 @@ class MLflowWriter:
             self._ours = False
 
     def _join(self) -> tuple[MlflowClient, str]:
+        ask(str(self._uri))
         if self._client is None:
             self._client = MlflowClient(tracking_uri=self._uri)
         if self.run_id is None:
@@ -191,6 +187,22 @@ class MLflowWriter:
         else:
             experiment_id = client.create_experiment(name)
         return str(client.create_run(experiment_id, run_name=self._run_name).info.run_id)
+
+
+def _metrics(readings: Sequence[Entry]) -> tuple[list[Metric], list[str]]:
+    """Return what MLflow can hold of some readings, and why it cannot hold the rest."""
+    metrics, refused = [], []
+    for values, step, seconds in readings:
+        for key, value in values.items():
+            try:
+                number = float(value)
+                if not is_storable(step, seconds):
+                    raise ValueError("its step or time is out of all bounds")
+                finite = number if math.isfinite(number) else math.nan
+                metrics.append(Metric(mlflow_key(key), finite, int(seconds * 1000), step))
+            except (TypeError, ValueError, ArithmeticError) as error:
+                refused.append(f"{key} at step {step}: {in_words(error)}")
+    return metrics, refused
 
 
 def log_metrics(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -> Iterator[str]:

@@ -55,6 +55,7 @@ ORDER = [
     "recording",
     "worker",
     "writers",
+    "outage",
     "feeds",
     "records",
     "load",

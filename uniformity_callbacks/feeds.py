@@ -15,6 +15,7 @@ from uniformity_callbacks.alerts import Alert
 from uniformity_callbacks.faults import Faults, in_words
 from uniformity_callbacks.journal import readings_from
 from uniformity_callbacks.names import key_of
+from uniformity_callbacks.outage import Outage
 from uniformity_callbacks.panel import Reading
 from uniformity_callbacks.recording import JournalWriter
 from uniformity_callbacks.worker import Worker
@@ -25,11 +26,11 @@ log = logging.getLogger("uniformity_callbacks")
 _CAPACITY = 10_000
 """Readings that may wait for one slow writer, some MB; more are dropped, counted and still in the journal."""
 
-_FIRST_REST_S, _LONGEST_REST_S = 1.0, 30.0
-"""Between two tries of a writer that takes nothing: the first rest, and the longest."""
-
 _AT_MOST = 256
 """Readings in a call of a writer that takes many."""
+
+_TRIES = 3
+"""Of an alert: readings do not wait for a place for alerts that may never be there, such as MLflow's for artifacts."""
 
 Item = Entry | tuple[Alert, str] | None
 """What a writer's queue holds: a reading, an alert with its key, or the word to close."""
@@ -76,8 +77,9 @@ class Feed:
         self._many = hasattr(writer, "many")
         self._outage: Outage | None = None
         self._gap: tuple[int, int] | None = None  # where in the journal the readings begin that had no room
+        self._late: list[tuple[Alert, str, int]] = []  # alerts that were not taken, and how often to try again
+        self._ending = self._worded = False  # no more is to come; the word for it is in the queue
         self._store: dict[str, Any] | None = None
-        self._finished = False
         self._lock = threading.Lock()
         self._worker: Worker[Item] = Worker(
             self._work,
@@ -112,50 +114,60 @@ class Feed:
 
     def alert(self, alert: Alert, key: str) -> None:
         """Hand the writer an alert, if it takes any, without waiting for it."""
-        if hasattr(self._writer, "alert") and not self._worker.put((alert, key), hurry=True):
+        if not hasattr(self._writer, "alert") or self._worker.put((alert, key), hurry=True):
+            return
+        with self._lock:
+            room = self._many and len(self._late) < _CAPACITY
+            if room:  # beside the readings that fill the queue
+                self._late.append((alert, key, _TRIES))
+        if not room:
             self.faults.add("dropped alert", "its queue is full", step=alert.step)
 
     def finish(self) -> None:
         """Have the writer close when it is through, without waiting for it."""
-        if not self._finished:
-            self._finished = True
-            self._worker.put(None, hurry=True)
+        if not self._ending:
+            self._ending = True
+            self._worded = self._worker.put(None, hurry=True)
 
     def close(self, timeout: float) -> None:
         """Let the writer finish and close, waiting at most ``timeout`` seconds."""
         self.finish()
-        left = self._worker.close(timeout) - 1  # less the word to close
-        with self._lock:
-            behind = left > 0 or self._gap is not None
-        if not (behind or self.faults.count):
-            return
+        left = self._worker.close(timeout)
         lost = [f"{self.faults.count} readings failed"] if self.faults.count else []
-        if behind:
-            why = "" if self._outage is None else f" ({self._outage.why})"
-            lost.append(f"{max(left, 0)} were still waiting after {timeout:.0f} s{why}")
+        waiting = left - (self._worded and left > 0) + len(self._late)
+        outage = self._outage
+        why = "" if outage is None else f" ({outage.why})"
+        if waiting:
+            lost.append(f"{waiting} were still waiting after {timeout:.0f} s{why}")
+        elif left:
+            lost.append(f"could not be closed in {timeout:.0f} s")
         if self._gap is not None:
-            lost.append("older ones had no room")
+            lost.append(f"older ones had no room{why if not waiting else ''}")
+        if not lost:
+            return
         told = f"writer {self._name}: {', '.join(lost)}"
         if self._journal is None:
             log.warning("%s", told)
             return
         target = getattr(self._writer, "target", None)
-        sync = (
-            "" if target is None else f"; to write what is missing: uniformity sync {self._journal.path} --to {target}"
-        )
+        sync = f"; to write what is missing: uniformity sync {self._journal.path} --to {target}" if target else ""
         log.warning("%s; all are in the journal %s%s", told, self._journal.path, sync)
 
     def _work(self, items: list[Item]) -> None:
-        while items:
+        while (items or (self._gap is not None and not self._worker.waits)) and not self._worker.closed:
             readings = list(takewhile(_is_entry, items))
-            done = self._write(readings) if readings else self._other(items[0])  # type: ignore[arg-type]  # told apart
-            if done:
-                del items[: max(len(readings), 1)]
-            if self._outage is not None and not self._worker.pause(self._outage.rest()):
-                return
-        while self._gap is not None and not self._worker.waits:
-            self._fill()
-            if self._outage is not None and not self._worker.pause(self._outage.rest()):
+            if readings:
+                if self._write(readings):  # type: ignore[arg-type]  # told apart
+                    del items[: len(readings)]
+            elif self._gap is not None and (not items or items[0] is None):  # all of it before the end
+                self._fill()
+            elif items[0] is None:
+                self._end()
+                del items[0]
+            else:
+                self._announce(*items[0])
+                del items[0]
+            if self._outage is not None and not self._worker.pause(self._outage.rest(brief=self._ending)):
                 return
 
     def _write(self, readings: Sequence[Entry]) -> bool:
@@ -176,20 +188,29 @@ class Feed:
         self._tell_recovery()
         return True
 
-    def _other(self, item: tuple[Alert, str] | None) -> bool:
-        """Hand on an alert or close; return False if it is to be tried again."""
+    def _announce(self, alert: Alert, key: str, tries: int = _TRIES) -> None:
         try:
-            if item is not None:
-                self._writer.alert(*item)  # type: ignore[attr-defined]  # optional, looked for in `alert`
-            elif (closer := getattr(self._writer, "close", None)) is not None:
+            self._writer.alert(alert, key)  # type: ignore[attr-defined]  # optional, looked for in `alert`
+        except Exception as error:
+            if self._many and tries > 1:
+                with self._lock:
+                    self._late.append((alert, key, tries - 1))
+            else:
+                self.faults.add("alert", error, step=alert.step)
+
+    def _end(self) -> None:
+        for alert, key, _ in self._take_late():
+            self._announce(alert, key, tries=1)
+        try:
+            if (closer := getattr(self._writer, "close", None)) is not None:
                 closer()
         except Exception as error:
-            if self._many and item is not None:
-                self._tell_outage(error, item[0].step)
-                return False
-            kind, step = ("close", None) if item is None else ("alert", item[0].step)
-            self.faults.add(kind, error, step=step)
-        return True
+            self.faults.add("close", error)
+
+    def _take_late(self) -> list[tuple[Alert, str, int]]:
+        with self._lock:
+            late, self._late = self._late, []
+        return late
 
     def _fill(self) -> None:
         """Write some of the readings from the journal that had no room in memory."""
@@ -197,7 +218,11 @@ class Feed:
         assert self._key is not None
         assert self._gap is not None
         begin, last = self._gap
-        batch = list(islice(readings_from(self._journal.path, begin, last), _AT_MOST))
+        try:
+            batch = list(islice(readings_from(self._journal.path, begin, last), _AT_MOST))
+        except OSError as error:  # the file was taken away
+            self.faults.add("dropped", error)
+            batch = []
         entries = [({self._key(r) + name: value for name, value in r.values.items()}, r.step, r.time) for _, r in batch]
         if entries and not self._write(entries):
             return
@@ -206,46 +231,25 @@ class Feed:
             self._gap = None if self._gap is None or after > self._gap[1] else (after, self._gap[1])
 
     def _tell_outage(self, error: Exception, step: int) -> None:
+        why = in_words(error)
         if self._outage is None:
-            self._outage = Outage(in_words(error))
+            self._outage = Outage(why)
             log.warning(
-                "writer %s: step %d: %s; training goes on, readings wait and are tried again",
-                self._name,
-                step,
-                in_words(error),
+                "writer %s: step %d: %s; training goes on, readings wait and are tried again", self._name, step, why
             )
+        self._outage.why = why
 
     def _tell_recovery(self) -> None:
         if self._outage is not None:
             log.warning("writer %s: takes readings again after %.0f s", self._name, self._outage.seconds)
             self._outage = None
+        for each in self._take_late():
+            self._announce(*each)
         store = getattr(self._writer, "store", None)
         if store is not None and store != self._store and self._journal is not None:
             self._store = store
-            with suppress(OSError):  # it waits in memory, as a reading does
+            with suppress(OSError, ValueError):  # it waits in memory, as a reading does; or the run is over
                 self._journal.store(store)
-
-
-class Outage:
-    """A time in which a writer takes nothing.
-
-    Attributes:
-        why: its first error in words.
-    """
-
-    def __init__(self, why: str) -> None:
-        self.why = why
-        self._since, self._rest = clock.monotonic(), _FIRST_REST_S
-
-    @property
-    def seconds(self) -> float:
-        """How long it has lasted."""
-        return clock.monotonic() - self._since
-
-    def rest(self) -> float:
-        """Return how long to wait before the next try: each time longer."""
-        rest, self._rest = self._rest, min(2 * self._rest, _LONGEST_REST_S)
-        return rest
 
 
 def _is_entry(item: Item) -> bool:

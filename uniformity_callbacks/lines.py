@@ -16,6 +16,16 @@ _INTEGER = 2**63
 """Stores hold steps and milliseconds as 64-bit integers."""
 
 
+def is_storable(step: Any, seconds: Any) -> bool:
+    """Whether stores can hold a step and a time."""
+    try:
+        _count(step)
+        _time(seconds)
+    except NOT_OURS:
+        return False
+    return True
+
+
 def record_of(line: bytes) -> tuple[str, dict[str, Any]]:
     """Return the kind of a line's record, and the rest of it."""
     record = json.loads(line)

@@ -93,6 +93,11 @@ class Worker(Generic[T]):
         """Whether items are queued."""
         return bool(self._items)
 
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more items."""
+        return self._closing
+
     def pause(self, seconds: float) -> bool:
         """From within ``work``: wait, less where there is a hurry; return False if the worker was closed meanwhile."""
         with self._changed:

@@ -56,7 +56,7 @@ def test_a_run_that_is_not_there_any_more_is_followed_by_a_new_one(place, gone, 
     assert f"MLflow run {run_id} is not in {store(place)} any more; a new one is begun" in caplog.text
 
 
-def test_a_server_that_is_down_for_a_while_costs_no_second_run(place, monkeypatch):
+def test_a_server_that_is_down_for_a_while_costs_no_second_run_and_no_reading(place, monkeypatch, caplog):
     run_id = write(first := MLflowWriter())
     feed, get_run = Feed(second := resumed(first.state_dict())), MlflowClient.get_run
 
@@ -69,9 +69,11 @@ def test_a_server_that_is_down_for_a_while_costs_no_second_run(place, monkeypatc
         feed.put(VALUES, step)
         assert feed._worker.settle(60.0)
     feed.close(60.0)
-    assert feed.faults.count == 1
+    assert feed.faults.count == 0
+    assert "MlflowException: no connection; training goes on" in caplog.text
+    assert "takes readings again after" in caplog.text
     assert second.run_id == run_id
-    assert [step for step, _ in history(MlflowClient(store(place)), run_id)] == [0, 50, 150]
+    assert [step for step, _ in history(MlflowClient(store(place)), run_id)] == [0, 50, 100, 150]
 
 
 def test_a_run_that_is_given_or_active_comes_before_it(place):
