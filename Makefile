@@ -14,10 +14,12 @@ FUZZ_RUNS ?= 1000000
 SOLO_LEARN ?=
 # First on the path, for child processes, too.
 AGAINST_SOLO := OMP_NUM_THREADS=1 SOLO_LEARN="$(abspath $(SOLO_LEARN))" PYTHONPATH="$(abspath $(SOLO_LEARN))"
+ROUNDS ?= 20
+DUE ?= 100000
 # Without these, a pinned test is only as good as the day's newest release of something else.
 CONSTRAINTS := -c constraints.txt
 
-.PHONY: demo test fuzz test-matrix test-solo table-solo bench lint test-wheel clean
+.PHONY: demo test fuzz test-matrix test-solo table-solo bench lint test-wheel clean soak
 
 demo: $(INSTALLED)
 	$(BIN)/python -m examples.demo
@@ -36,6 +38,10 @@ fuzz: $(FUZZ_INSTALLED)
 MATRIX ?= core lightning pytorch-lightning mlflow
 test-matrix:
 	@for name in $(MATRIX); do OMP_NUM_THREADS=1 $(PYTHON) tests/matrix/run.py $$name -q -n auto --maxprocesses 4 || exit 1; done
+
+# Kills, restarts and a hundred thousand due steps with faults: an hour. A short one: make soak ROUNDS=2 DUE=5000
+soak: $(INSTALLED)
+	OMP_NUM_THREADS=1 ROUNDS=$(ROUNDS) DUE=$(DUE) $(BIN)/pytest tests/soak -o addopts= -o timeout=5400 -q
 
 # The real solo-learn, which needs torchvision: make test-solo SOLO_LEARN=/path/to/solo-learn
 test-solo: $(SOLO_INSTALLED)

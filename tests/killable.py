@@ -8,16 +8,19 @@ import signal
 from pathlib import Path
 
 import torch
+from mlflow.tracking import MlflowClient
 from sklearn.datasets import load_digits
 from torch import nn
 
-from uniformity_callbacks import CollapseAlert, WassersteinLoss
+from uniformity_callbacks import CollapseAlert, WassersteinLoss, load, read_journal
 from uniformity_callbacks.integrations.mlflow import MLflowWriter
 from uniformity_callbacks.integrations.pytorch import watch
+from uniformity_callbacks.integrations.sync_mlflow import MLflowRun
+from uniformity_callbacks.integrations.syncing import sync
 from uniformity_callbacks.integrations.tensorboard import TensorBoardWriter
 
 CONTEXT = multiprocessing.get_context("forkserver")
-STEPS, EVERY, SAVES = 90, 3, 5
+STEPS, EVERY, SAVES = 90, 3, 10
 MOMENTS = ("before backward", "after the step", "after the checkpoint")
 
 
@@ -39,6 +42,9 @@ def digits():
 
 def train(folder, kill=None, writers="tensorboard mlflow"):
     """Train to the end, from the checkpoint if there is one, or until the process kills itself at (step, moment)."""
+    load.SHORT_S = (
+        60.0  # on a machine that is busy with other things due steps would be passed over, differently each time
+    )
     torch.set_num_threads(1)
     torch.manual_seed(0)
     folder, x = Path(folder), digits()
@@ -104,8 +110,35 @@ def killed(folder, rounds, seed=0):
     for number in range(rounds):
         checkpoint = folder / "checkpoint.pt"
         first = torch.load(checkpoint, weights_only=True)["step"] if checkpoint.exists() else 0
-        left = STEPS - first
-        step = first + chance.randrange(1, max(2, min(2 * left // (rounds - number) + SAVES, left - 1)))
+        least = first + 1 if first else SAVES  # without a checkpoint it would be another run, with a journal of its own
+        step = chance.randrange(least, max(least + 1, min(first + 2 * (STEPS - first) // (rounds - number), STEPS - 1)))
         moment = chance.choice(MOMENTS[:2] if (step + 1) % SAVES else MOMENTS)
         assert run(train, folder, (step, moment)) == -signal.SIGKILL, (step, moment)
     assert run(train, folder) == 0
+
+
+def compare(whole, broken, rounds):
+    """See that a training that was killed so often is the one that was not; return how many readings were abandoned."""
+    assert all(map(torch.equal, torch.load(whole / "weights.pt"), torch.load(broken / "weights.pt")))
+    expected, journal = read_journal(whole / "journal.jsonl"), read_journal(broken / "journal.jsonl")
+    assert len(expected.alerts) > 0
+    assert {0.0, 1.0} <= set(expected.series("aux_weight")[1])
+    assert values(journal) == values(expected)
+    assert journal.series("w2")[0] == list(range(0, STEPS, EVERY))
+    assert journal.alerts == expected.alerts
+    assert journal.recoveries == expected.recoveries
+    assert len(journal.runs) == rounds + 1
+    assert sorted(path.name for path in broken.glob("*.jsonl")) == ["journal.jsonl"]
+    uri = f"sqlite:///{broken}/mlflow.db"
+    client = MlflowClient(uri)
+    sync(journal, MLflowRun(uri, journal))
+    assert sync(journal, MLflowRun(uri, journal)).points == 0
+    (there,) = client.search_runs(["0"])  # one, for all of it
+    history = client.get_metric_history(there.info.run_id, "uniformity/w2")
+    assert {m.step: m.value for m in history} == dict(zip(*journal.series("w2"), strict=True))
+    return len(journal.abandoned)
+
+
+def values(journal):
+    """All of a journal's readings but for their times, NaN as None."""
+    return [(r.step, r.layer, {k: None if v != v else v for k, v in r.values.items()}) for r in journal.readings]

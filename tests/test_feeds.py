@@ -57,7 +57,9 @@ def small(monkeypatch):
 
 @pytest.fixture
 def journal(tmp_path):
-    return JournalWriter(tmp_path / "run.jsonl", run={})
+    journal = JournalWriter(tmp_path / "run.jsonl", run={})
+    yield journal
+    journal.close()
 
 
 def put(feed, journal, steps):
@@ -145,7 +147,7 @@ def test_a_journal_that_was_taken_away_costs_what_had_no_room_alone(journal, sma
     feed.close(10.0)
     assert store.closed == 1
     assert {0, 1} <= set(store.steps) < set(range(51))
-    assert "dropped: FileNotFoundError" in caplog.text
+    assert "what had no room: FileNotFoundError" in caplog.text
 
 
 def test_a_close_that_hangs_is_told(journal, caplog):

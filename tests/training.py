@@ -72,6 +72,7 @@ class Trainer:
             return json.loads(self.wait("{"))
 
     def kill(self):
+        """End it as a crash would; twice is once."""
         self.process.kill()
         self.process.wait()
         self.process.stdin.close()

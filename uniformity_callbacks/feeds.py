@@ -79,6 +79,7 @@ class Feed:
         self._gap: tuple[int, int] | None = None  # where in the journal the readings begin that had no room
         self._late: list[tuple[Alert, str, int]] = []  # alerts that were not taken, and how often to try again
         self._ending = self._worded = False  # no more is to come; the word for it is in the queue
+        self._ended = False
         self._store: dict[str, Any] | None = None
         self._lock = threading.Lock()
         self._worker: Worker[Item] = Worker(
@@ -169,6 +170,8 @@ class Feed:
                 del items[0]
             if self._outage is not None and not self._worker.pause(self._outage.rest(brief=self._ending)):
                 return
+        if self._ending and not (items or self._worker.waits or self._worker.closed):
+            self._end()  # the queue had no room for the word
 
     def _write(self, readings: Sequence[Entry]) -> bool:
         """Write readings; return False if they are to be tried again."""
@@ -199,6 +202,9 @@ class Feed:
                 self.faults.add("alert", error, step=alert.step)
 
     def _end(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
         for alert, key, _ in self._take_late():
             self._announce(alert, key, tries=1)
         try:
@@ -221,7 +227,7 @@ class Feed:
         try:
             batch = list(islice(readings_from(self._journal.path, begin, last), _AT_MOST))
         except OSError as error:  # the file was taken away
-            self.faults.add("dropped", error)
+            self.faults.add("what had no room", error)
             batch = []
         entries = [({self._key(r) + name: value for name, value in r.values.items()}, r.step, r.time) for _, r in batch]
         if entries and not self._write(entries):
