@@ -30,7 +30,8 @@ def ask(uri: str) -> None:
     except requests.exceptions.SSLError:  # which certificates are taken is MLflow's to say
         return
     except (requests.ConnectionError, requests.Timeout) as error:
-        raise ConnectionError(f"no answer from {uri}: {error}") from error
+        why = getattr(error.args[0], "reason", error) if error.args else error
+        raise ConnectionError(f"no answer from {uri}: {str(why).rpartition(': ')[2]}") from error
     except requests.RequestException:  # so is what it thinks of the address
         return
     if status in _AWAY:

@@ -77,7 +77,7 @@ class Feed:
         self._outage: Outage | None = None
         self._gap: tuple[int, int] | None = None  # where in the journal the readings begin that had no room
         self._late: list[tuple[Alert, str, int]] = []  # alerts that were not taken, and how often to try again
-        self._ending = self._worded = False  # no more is to come; the word for it is in the queue
+        self._ending = False  # the word to close is in the queue
         self._store: dict[str, Any] | None = None
         self._lock = threading.Lock()
         self._worker: Worker[Item] = Worker(
@@ -112,21 +112,27 @@ class Feed:
 
     def alert(self, alert: Alert, key: str) -> None:
         """Hand the writer an alert, if it takes any, without waiting for it."""
-        if hasattr(self._writer, "alert") and not self._worker.put((alert, key), hurry=True):
+        if not hasattr(self._writer, "alert") or self._worker.put((alert, key), hurry=True):
+            return
+        with self._lock:
+            room = self._many and len(self._late) < _CAPACITY
+            if room:  # beside the readings that fill the queue
+                self._late.append((alert, key, _TRIES))
+        if not room:
             self.faults.add("dropped alert", "its queue is full", step=alert.step)
 
     def finish(self) -> None:
         """Have the writer close when it is through, without waiting for it."""
         if not self._ending:
             self._ending = True
-            self._worded = self._worker.put(None, hurry=True)
+            self._worker.put(None, hurry=True, beyond=True)
 
     def close(self, timeout: float) -> None:
         """Let the writer finish and close, waiting at most ``timeout`` seconds."""
         self.finish()
         left = self._worker.close(timeout)
         lost = [f"{self.faults.count} readings failed"] if self.faults.count else []
-        waiting = left - (self._worded and left > 0) + len(self._late)
+        waiting = max(left - 1, 0) + len(self._late)  # less the word to close
         outage = self._outage
         why = "" if outage is None else f" ({outage.why})"
         if waiting:
@@ -185,19 +191,24 @@ class Feed:
             self._writer.alert(alert, key)  # type: ignore[attr-defined]  # optional, looked for in `alert`
         except Exception as error:
             if self._many and tries > 1:
-                self._late.append((alert, key, tries - 1))
+                with self._lock:
+                    self._late.append((alert, key, tries - 1))
             else:
                 self.faults.add("alert", error, step=alert.step)
 
     def _end(self) -> None:
-        late, self._late = self._late, []
-        for alert, key, _ in late:
+        for alert, key, _ in self._take_late():
             self._announce(alert, key, tries=1)
         try:
             if (closer := getattr(self._writer, "close", None)) is not None:
                 closer()
         except Exception as error:
             self.faults.add("close", error)
+
+    def _take_late(self) -> list[tuple[Alert, str, int]]:
+        with self._lock:
+            late, self._late = self._late, []
+        return late
 
     def _fill(self) -> None:
         """Write some of the readings from the journal that had no room in memory."""
@@ -208,7 +219,7 @@ class Feed:
         try:
             batch = list(islice(readings_from(self._journal.path, begin, last), _AT_MOST))
         except OSError as error:  # the file was taken away
-            self.faults.add("dropped", error)
+            self.faults.add("older readings", error)
             batch = []
         entries = [({self._key(r) + name: value for name, value in r.values.items()}, r.step, r.time) for _, r in batch]
         if entries and not self._write(entries):
@@ -230,8 +241,7 @@ class Feed:
         if self._outage is not None:
             log.warning("writer %s: takes readings again after %.0f s", self._name, self._outage.seconds)
             self._outage = None
-        late, self._late = self._late, []
-        for each in late:
+        for each in self._take_late():
             self._announce(*each)
         store = getattr(self._writer, "store", None)
         if store is not None and store != self._store and self._journal is not None:

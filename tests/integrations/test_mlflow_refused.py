@@ -32,6 +32,7 @@ def there(writer):
         ("uniformity/bad", 10**400, "OverflowError: int too large"),
         (3, 1.0, "Type"),
     ],
+    ids=["none", "word", "array", "huge", "number"],
 )
 def test_one_of_a_thousand(place, key, value, why):
     writer = MLflowWriter()
