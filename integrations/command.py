@@ -110,7 +110,7 @@ def _read(path: Path) -> Journal:
         journal = read_journal(path)
     except OSError as error:
         raise _Failed(f"{str(path)!r} cannot be read: {error.strerror}; give the .jsonl file of a run") from error
-    except (ValueError, ArithmeticError) as error:
+    except ValueError as error:
         raise _Failed(_line(str(error))) from error
     if journal.unreadable:
         where = ", ".join(str(number) for number in journal.unreadable[:_TOLD])

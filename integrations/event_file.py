@@ -18,6 +18,8 @@ from typing import Any
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from uniformity_callbacks.recording import write_whole
+
 _NUMBERS = count()
 
 
@@ -57,11 +59,12 @@ class EventFile:
         for event in events:
             records.write(event.SerializeToString())
         data = whole.getvalue()
-        written = self._file.write(data)
-        if written != len(data):
+        try:
+            write_whole(self._file, data)
+        except OSError:
             self._file.truncate(self._end)
             self._file.seek(self._end)
-            raise OSError(f"only {written} of {len(data)} bytes could be written to {self.path}")
+            raise
         self._end += len(data)
 
     def close(self) -> None:

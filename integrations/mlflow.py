@@ -24,7 +24,7 @@ from uniformity_callbacks.faults import in_words
 from uniformity_callbacks.integrations.events import to_mlflow
 from uniformity_callbacks.integrations.keys import mlflow_key
 from uniformity_callbacks.integrations.reachable import ask
-from uniformity_callbacks.integrations.syncing import fits
+from uniformity_callbacks.lines import is_storable
 from uniformity_callbacks.masking import masked
 from uniformity_callbacks.writers import Entry, Refused
 
@@ -196,7 +196,7 @@ def _metrics(readings: Sequence[Entry]) -> tuple[list[Metric], list[str]]:
         for key, value in values.items():
             try:
                 number = float(value)
-                if not fits(step, seconds):
+                if not is_storable(step, seconds):
                     raise ValueError("its step or time is out of all bounds")
                 finite = number if math.isfinite(number) else math.nan
                 metrics.append(Metric(mlflow_key(key), finite, int(seconds * 1000), step))

@@ -19,7 +19,7 @@ except ImportError as error:
 from uniformity_callbacks.integrations.events import mlflow_artifact, tag_mlflow, to_mlflow
 from uniformity_callbacks.integrations.keys import mlflow_key
 from uniformity_callbacks.integrations.mlflow import DEFAULT_EXPERIMENT, active_run, log_metrics
-from uniformity_callbacks.integrations.syncing import Notice, Point, SyncError, fits, identity
+from uniformity_callbacks.integrations.syncing import Notice, Point, SyncError, identity
 from uniformity_callbacks.journal import Journal
 
 TAG = "uniformity.journal"
@@ -152,7 +152,7 @@ class MLflowRun:
             experiment_id = found.experiment_id
         else:
             experiment_id = self._client.create_experiment(self._experiment)
-        times = [r.time for r in self._journal.readings if fits(r.step, r.time)] or [time.time()]
+        times = [r.time for r in self._journal.readings] or [time.time()]
         begin, end = (int(1000 * seconds) for seconds in (min(times), max(times)))
         run = self._client.create_run(experiment_id, begin, {TAG: self._identity}, self._name)
         with contextlib.redirect_stdout(io.StringIO()):  # MLflow prints the store's address, credentials included

@@ -16,9 +16,6 @@ from uniformity_callbacks.panel import Reading
 _BATCH = 1000
 """Points that are written together: as many as MLflow takes in a request."""
 
-_INTEGER = 2**63
-"""Stores hold steps and milliseconds as 64-bit integers."""
-
 
 class SyncError(RuntimeError):
     """What keeps a journal from a store and is not a fault of ours; one line for the user."""
@@ -117,9 +114,7 @@ def sync(journal: Journal, store: Store, progress: Callable[[int, int], None] = 
         store: where.
         progress: told now and then how many points of how many are written.
     """
-    points, refused = points_of(journal)
-    notices, odd = notices_of(journal)
-    outcome = Outcome(refused=refused + odd)
+    points, notices, outcome = points_of(journal), notices_of(journal), Outcome()
     try:
         there = store.steps({point.key for point in points})
         missing = [point for point in points if point.step not in there.get(point.key, ())]
@@ -139,55 +134,42 @@ def sync(journal: Journal, store: Store, progress: Callable[[int, int], None] = 
     return outcome
 
 
-def points_of(journal: Journal) -> tuple[list[Point], list[str]]:
-    """Return the points of a journal by their steps, each key and step once, and what no store can hold."""
+def points_of(journal: Journal) -> list[Point]:
+    """Return the points of a journal by their steps, each key and step once."""
     points: dict[tuple[str, int], Point] = {}
-    refused = []
     for number, reading in enumerate(journal.readings):
-        if not fits(reading.step, reading.time):
-            refused.append(f"reading of {reading.layer} at step {reading.step}: its step or time is out of all bounds")
-            continue
         for key, value in journal.keyed(reading).items():
             point = Point(_text(key), reading.step, value if math.isfinite(value) else math.nan, reading.time, number)
             points[point.key, point.step] = point  # of two, as by two validations at a step, the last counts
-    return sorted(points.values(), key=lambda point: point.step), refused
+    return sorted(points.values(), key=lambda point: point.step)
 
 
-def notices_of(journal: Journal) -> tuple[list[Notice], list[str]]:
-    """Return the alerts of a journal and their ends, in the order of their steps, and what no store can hold."""
-    times = {(r.layer, r.step): r.time for r in journal.readings if r.stage == "train" and fits(r.step, r.time)}
+def notices_of(journal: Journal) -> list[Notice]:
+    """Return the alerts of a journal and their ends, in the order of their steps."""
+    times = {(r.layer, r.step): r.time for r in journal.readings if r.stage == "train"}
     notices: dict[tuple[str, str, int, bool], Notice] = {}
-    refused = []
     for alert in sorted([*journal.alerts, *journal.recoveries], key=lambda alert: (alert.step, alert.recovered)):
-        words = isinstance(alert.kind, str) and isinstance(alert.message, str) and isinstance(alert.layer, str)
-        if not (words and fits(alert.step, 0.0)):
-            refused.append(f"alert at step {alert.step}: it is not as the monitor writes one")
-            continue
         (key,) = journal.keyed(Reading(alert.step, alert.layer, 0, {"": 0.0}, 0.0))
         plain = replace(alert, kind=_text(alert.kind), message=_text(alert.message))
         notice = Notice(plain, _text(key), times.get((alert.layer, alert.step)))
         notices[notice.key, plain.kind, plain.step, plain.recovered] = notice
-    return list(notices.values()), refused
+    return list(notices.values())
 
 
 def _from_first(points: Sequence[Point], missing: Sequence[Point]) -> list[Point]:
     """Return what is missing and, of each curve, all behind the first of it."""
-    first: dict[str, int] = {}
+    first: dict[str, float] = {}
     for point in missing:
         first.setdefault(point.key, point.step)
-    return [point for point in points if point.step >= first.get(point.key, _INTEGER)]
+    return [point for point in points if point.step >= first.get(point.key, math.inf)]
 
 
 def identity(journal: Journal) -> str:
-    """Return what tells a journal from all others, in letters and digits: its id, or a hash of its first record."""
+    """Return what tells a journal from all others, in letters and digits: its id, or a hash of how it begins."""
     if re.fullmatch(r"[\w-]{1,100}", journal.id, re.ASCII):
         return journal.id
-    return hashlib.sha256(repr([journal.runs[:1], journal.readings[:1]]).encode()).hexdigest()[:32]
-
-
-def fits(step: int, time: float) -> bool:
-    """Return whether stores can hold them; a journal's reader takes any integer, and does not look at the time."""
-    return -_INTEGER <= step < _INTEGER and isinstance(time, (int, float)) and 0 <= time < _INTEGER / 1000
+    runs = [[run.get(name) for name in ("time", "prefix", "layers")] for run in journal.runs[:1]]
+    return hashlib.sha256(repr([runs, journal.readings[:1]]).encode()).hexdigest()[:32]
 
 
 def _text(text: str) -> str:

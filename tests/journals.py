@@ -1,5 +1,9 @@
 """Journals as a monitor writes them."""
 
+import tempfile
+from functools import cache
+from pathlib import Path
+
 from uniformity_callbacks import Alert, Reading, read_journal
 from uniformity_callbacks.recording import JournalWriter
 
@@ -12,7 +16,7 @@ ALERTS = (FOUND, OVER, AGAIN)
 
 def write(path, steps=range(0, 100, 10), *, layers=("projector",), alerts=(), stores=(), resume=False, **values):
     """Write a journal of readings at some steps, and return its path."""
-    writer = JournalWriter(path, resume=resume, run={"prefix": "uniformity", "layers": list(layers)})
+    writer = JournalWriter(path, resume=resume, run={"prefix": "uniformity", "layers": list(layers), "resumed": resume})
     for store in stores:
         writer.store(store)
     for step in steps:
@@ -27,3 +31,14 @@ def write(path, steps=range(0, 100, 10), *, layers=("projector",), alerts=(), st
 def written(path, *steps, **more):
     """Write a journal and return it as it is read."""
     return read_journal(write(path, *steps, **more))
+
+
+@cache
+def real():
+    """Lines of a journal of a run that was resumed, as a monitor writes them."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.jsonl"
+        stores = [{"kind": "mlflow", "run_id": "0" * 32}]
+        write(path, range(0, 70, 10), layers=("projector", "encoder"), alerts=ALERTS, stores=stores)
+        write(path, range(30, 50, 10), alerts=[AGAIN], resume=True, odd=float("nan"))
+        return tuple(path.read_bytes().splitlines(keepends=True))

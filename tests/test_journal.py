@@ -120,7 +120,7 @@ def test_a_line_cut_by_a_full_disk_is_written_when_there_is_room(tmp_path, caplo
     journal._file = Full(journal._file)
     journal.reading(reading(0))
     journal._file.full = True
-    with pytest.raises(OSError, match=r"only .* bytes could be written"):
+    with pytest.raises(OSError, match="No space left on device"):
         journal.reading(reading(1))
     assert read_journal(tmp_path / "a.jsonl").unreadable == []  # half a line is taken back
     assert journal.waiting == 1

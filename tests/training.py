@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from examples.digits import data, networks
-from uniformity_callbacks import feeds, monitor, read_journal
+from uniformity_callbacks import feeds, read_journal
 from uniformity_callbacks.integrations.mlflow import MLflowWriter
 from uniformity_callbacks.integrations.pytorch import watch
 
@@ -97,13 +97,21 @@ def train(folder, images, *, uri, steps, every=3, rest=0.0, exit=None, close=10.
         room: for so many readings in the writer's queue.
         flush: the writer's flush_secs.
     """
-    monitor.CLOSE_S, feeds._CAPACITY = close, room
+    feeds._CAPACITY = room
     torch.manual_seed(0)
     model = networks.Network()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     writer = MLflowWriter(uri, flush_secs=flush)
     path, took, queued = folder / "run.jsonl", [], 0
-    watched = watch(model, "projector", optimizer=optimizer, every_n_steps=every, writers=[writer], journal=path)
+    watched = watch(
+        model,
+        "projector",
+        optimizer=optimizer,
+        every_n_steps=every,
+        writers=[writer],
+        journal=path,
+        close_timeout=close,
+    )
     with watched:
         for step in range(steps):
             if step == steps // 2:

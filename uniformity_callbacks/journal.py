@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Hashable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import compress
+from heapq import heappop, heappush
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from uniformity_callbacks.alerts import Alert
+from uniformity_callbacks.lines import NOT_OURS, alert_of, reading_of, record_of, run_of
 from uniformity_callbacks.names import key_of
 from uniformity_callbacks.panel import Reading
+
+_Record = TypeVar("_Record", Reading, Alert)
 
 FORMAT = 1
 """Version of the lines' layout, in each run's first line."""
@@ -24,7 +26,8 @@ class Journal:
     """A journal read back.
 
     Where a run was resumed from a checkpoint that is older than its last readings, these belong to a branch that died:
-    they are apart, so that each step is there once.
+    they are apart, so that each step is there once. Another training that goes on in the same journal, as a second fit
+    with the same callback, is no resumption: all of it is there.
 
     Attributes:
         runs: what was said at the start of the run and of each resumption.
@@ -34,7 +37,8 @@ class Journal:
         stores: what the writers said of where they write, such as the MLflow run.
         abandoned: readings of steps that were done again after a resumption.
         abandoned_alerts: alerts, and ends of alerts, of such steps.
-        unreadable: numbers, from 1, of lines that are not whole records, as a crash in mid-write leaves one.
+        unreadable: numbers, from 1, of lines that are not records as a monitor writes them: a crash in mid-write leaves
+            one, and whatever else is there is never an error.
     """
 
     runs: list[dict[str, Any]] = field(default_factory=list)
@@ -74,16 +78,18 @@ def read_journal(path: str | Path) -> Journal:
         FileNotFoundError: there is no such file.
         ValueError: the file is there but is no journal: not one line of it is a record.
     """
-    journal = Journal()
-    first: dict[tuple[str, str], int] = {}  # (layer, stage) -> first step of the section that is being read
+    journal, live = Journal(), _Live()
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                _take(journal, json.loads(line), first)
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                _take(journal, line, live)
+            except NOT_OURS:
                 journal.unreadable.append(number)
-    if journal.unreadable and not (journal.runs or journal.readings or journal.alerts):
-        raise ValueError(f"{str(path)!r} is no journal: none of its {len(journal.unreadable)} lines is a record")
+    if journal.unreadable and len(journal.unreadable) == number:
+        raise ValueError(f"{str(path)!r} is no journal: none of its {number} lines is a record")
+    journal.readings.extend(live.readings)
+    journal.alerts.extend(live.alerts)
+    journal.recoveries.extend(live.recoveries)
     return journal
 
 
@@ -101,62 +107,81 @@ def readings_from(path: str | Path, begin: int, last: int) -> Iterator[tuple[int
             if begin > last:
                 return
             begin += len(line)
-            with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                record = json.loads(line)
-                if record.pop("type") == "reading":
+            with suppress(*NOT_OURS):
+                kind, record = record_of(line)
+                if kind == "reading":
                     yield begin, reading_of(record)
 
 
-def reading_of(record: dict[str, Any]) -> Reading:
-    """Return the reading of a line's record, less its type.
+class _Branch(Generic[_Record]):
+    """Records in the order they came, of which those of a step and all later ones are cut off in n log n."""
 
-    Raises:
-        KeyError: something is missing.
-        TypeError, ValueError: something is of another type, or not known.
+    def __init__(self) -> None:
+        self._records: dict[int, _Record] = {}
+        self._steps: defaultdict[Hashable, list[tuple[int, int]]] = defaultdict(list)  # heaps of (-step, number)
+        self._next = 0
+
+    def __iter__(self) -> Iterator[_Record]:
+        return iter(self._records.values())
+
+    def add(self, series: Hashable, record: _Record) -> None:
+        self._records[self._next] = record
+        heappush(self._steps[series], (-record.step, self._next))
+        self._next += 1
+
+    def cut(self, series: Hashable, step: int) -> list[_Record]:
+        """Take out and return what a series has from a step on."""
+        heap, numbers = self._steps[series], []
+        while heap and -heap[0][0] >= step:
+            numbers.append(heappop(heap)[1])
+        return [self._records.pop(number) for number in sorted(numbers)]
+
+
+class _Live:
+    """What is not set apart, and what the section that is being read has.
+
+    Attributes:
+        begun: the series, by layer and stage, of which the section has a reading.
     """
-    values = {str(name): _float(value) for name, value in record["values"].items()}
-    reading = Reading(**{**record, "values": values})
-    if not (isinstance(reading.step, int) and isinstance(reading.layer, str) and isinstance(reading.stage, str)):
-        raise TypeError("a step is a number, layer and stage are names")
-    return reading
+
+    def __init__(self) -> None:
+        self.readings, self.alerts, self.recoveries = _Branch[Reading](), _Branch[Alert](), _Branch[Alert]()
+        self.begun: set[tuple[str, str]] = set()
 
 
-def _take(journal: Journal, record: dict[str, Any], first: dict[tuple[str, str], int]) -> None:
-    kind = record.pop("type")
+def _take(journal: Journal, line: bytes, live: _Live) -> None:
+    kind, record = record_of(line)
     if kind == "run":
-        journal.runs.append(record)
-        first.clear()
+        journal.runs.append(run_of(record))
+        live.begun.clear()
     elif kind == "reading":
         reading = reading_of(record)
-        if first.setdefault((reading.layer, reading.stage), reading.step) == reading.step:
-            _abandon(journal, reading)
-        journal.readings.append(reading)
+        series = (reading.layer, reading.stage)
+        if series not in live.begun:
+            live.begun.add(series)
+            if _resumed(journal):
+                _abandon(journal, reading, live)
+        live.readings.add(series, reading)
     elif kind == "alert":
-        record["readings"] = tuple(_float(value) for value in record["readings"])
-        alert = Alert(**record)
-        if not isinstance(alert.step, int):
-            raise TypeError("a step is a number")
-        (journal.recoveries if alert.recovered else journal.alerts).append(alert)
+        alert = alert_of(record)
+        (live.recoveries if alert.recovered else live.alerts).add(alert.layer, alert)
     elif kind == "store":
         journal.stores.append(record)
     else:
         raise ValueError(f"unknown record {kind!r}")
 
 
-def _abandon(journal: Journal, first: Reading) -> None:
+def _resumed(journal: Journal) -> bool:
+    """Whether what is being read was resumed from a checkpoint, and not begun anew in the same journal."""
+    return bool(journal.runs) and journal.runs[-1].get("resumed") is True
+
+
+def _abandon(journal: Journal, first: Reading, live: _Live) -> None:
     """Set apart what came before the first reading of a section and is of its step or a later one."""
-    same = [r for r in journal.readings if (r.layer, r.stage) == (first.layer, first.stage) and r.step >= first.step]
+    same = live.readings.cut((first.layer, first.stage), first.step)
     if not same:
         return
     journal.abandoned.extend(same)
-    dead = {id(reading) for reading in same}
-    journal.readings[:] = [reading for reading in journal.readings if id(reading) not in dead]
     if first.stage == "train":
-        for alerts in (journal.alerts, journal.recoveries):
-            of_them = [alert.layer == first.layer and alert.step >= first.step for alert in alerts]
-            journal.abandoned_alerts.extend(compress(alerts, of_them))
-            alerts[:] = [alert for alert, is_dead in zip(alerts, of_them, strict=True) if not is_dead]
-
-
-def _float(value: Any) -> float:
-    return math.nan if value is None else float(value)
+        for alerts in (live.alerts, live.recoveries):
+            journal.abandoned_alerts.extend(alerts.cut(first.layer, first.step))

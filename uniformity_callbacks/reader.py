@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -118,7 +119,11 @@ class Reader:
         self._load = Load(overload)
         self._lock = threading.Lock()
         self._worker: Worker[Capture] = Worker(
-            self._read, name="uniformity-reader", capacity=_CAPACITY, begin=compute_alone
+            self._read,
+            name="uniformity-reader",
+            capacity=_CAPACITY,
+            failed=partial(faults.add, "its thread"),
+            begin=compute_alone,
         )
 
     @property
@@ -168,12 +173,14 @@ class Reader:
         left = self._worker.close(timeout)
         if left:
             log.warning("uniformity: %d readings were not finished after %.0f s and are lost", left, timeout)
-        for feed in self._feeds:
-            feed.finish()
-        for feed in self._feeds:
-            feed.close(max(_LEAST_CLOSE_S, deadline - time.monotonic()))
-        if self._journal is not None:
-            self._journal.close()
+        try:
+            for feed in self._feeds:
+                feed.finish()
+            for feed in self._feeds:
+                feed.close(max(_LEAST_CLOSE_S, deadline - time.monotonic()))
+        finally:
+            if self._journal is not None:
+                self._journal.close()
 
     def _read(self, captures: list[Capture]) -> None:
         (capture,) = captures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
@@ -27,6 +28,9 @@ log = logging.getLogger("uniformity_callbacks")
 
 _HELD = 10_000
 """Records that wait in memory for a disk that takes none, some MB; then the oldest are lost, and counted."""
+
+_LINE = 1_000_000
+"""Bytes of a first line that are looked at."""
 
 _LINGER_S = 6.0
 """How long a journal's lock is waited for: a killed run's data loaders have it until they see, within 5 s, that their
@@ -137,10 +141,11 @@ class JournalWriter:
         begin = self._end
         if self._torn:  # the rest of a line that the disk had no room for, and could not be cut off
             line = b"\n" + line
-        written = self._file.write(line)
-        if written != len(line):
+        try:
+            write_whole(self._file, line)
+        except OSError:
             self._cut()
-            raise OSError(f"only {written} of {len(line)} bytes could be written")
+            raise
         if self._durable:
             os.fdatasync(self._file.fileno()) if hasattr(os, "fdatasync") else os.fsync(self._file.fileno())
         self._torn, self._end = False, begin + len(line)
@@ -152,7 +157,32 @@ class JournalWriter:
             self._file.truncate(self._end)
             self._file.seek(self._end)
         except OSError:
-            self._torn, self._end = True, self._file.seek(0, os.SEEK_END)
+            end = self._file.seek(0, os.SEEK_END)
+            self._torn, self._end = self._torn or end > self._end, end
+
+
+def is_journal(path: Path) -> bool:
+    """Whether a file is empty or begins as a journal does; anything else is not to be appended to."""
+    with open(path, "rb") as file:
+        line = file.readline(_LINE)
+    try:
+        return not line or json.loads(line)["type"] == "run"
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
+
+
+def write_whole(file: BinaryIO, data: bytes) -> None:
+    """Write to an unbuffered file; the rest of a write that was cut short tells why it was.
+
+    Raises:
+        OSError: the disk did not take all of it; a part may be there.
+    """
+    done = 0
+    while done < len(data):
+        taken = file.write(data[done:])
+        if not taken:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        done += taken
 
 
 def _open(path: Path, resume: bool) -> tuple[Path, BinaryIO]:

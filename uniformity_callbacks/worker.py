@@ -15,13 +15,14 @@ class Worker(Generic[T]):
     """Calls ``work(items)`` for what is put, in order, on a thread of its own.
 
     The thread is a daemon: one that hangs in a dead server must not keep the process from ending. It starts with the
-    first item. ``work`` must not raise; it handles its own errors. It may take out of its list what is done: only the
-    rest counts as left where the worker is closed meanwhile.
+    first item and outlives what ``work`` raises. ``work`` may take out of its list what is done: only the rest counts
+    as left where the worker is closed meanwhile.
 
     Args:
         work: called on the thread with a list of items.
         name: the thread's name.
         capacity: items that may wait; `put` refuses more.
+        failed: told what ``work`` raises, whose items are gone then.
         begin: called on the thread before all.
         at_most: items of a call.
         rest: seconds from one call to the next in which items gather, unless there is a hurry.
@@ -33,12 +34,13 @@ class Worker(Generic[T]):
         *,
         name: str,
         capacity: int,
+        failed: Callable[[Exception], None],
         begin: Callable[[], None] | None = None,
         at_most: int = 1,
         rest: float = 0.0,
     ) -> None:
         self._work, self._name, self._capacity, self._begin = work, name, capacity, begin
-        self._at_most, self._rest = at_most, rest
+        self._at_most, self._rest, self._failed = at_most, rest, failed
         self._items: deque[T] = deque()
         self._hurry = False
         self._hand: list[T] = []
@@ -119,6 +121,8 @@ class Worker(Generic[T]):
                 self._busy = len(items)
             try:
                 self._work(items)
+            except Exception as error:
+                self._failed(error)
             finally:
                 del items  # a sample is not kept alive until the next one comes
                 self._hand = []

@@ -80,14 +80,19 @@ def test_what_is_behind_a_gap_is_told(tmp_path):
 def test_what_is_not_written_is_told(tmp_path):
     path = write(tmp_path / "a.jsonl", range(0, 100, 10))
     write(path, range(50, 70, 10), resume=True)
-    write(path, [2**63], resume=True)
+    write(path, [2**63], resume=True)  # no store holds such a step
     with open(path, "a") as file:
         file.write("half a line")
-    said = invoke("sync", path, "--to", f"tensorboard:{tmp_path / 'runs'}", code=1)
-    assert "1 line of the journal cannot be read, and what was in it is not written: 17\n" in said
+    said = invoke("sync", path, "--to", f"tensorboard:{tmp_path / 'runs'}")
+    assert "2 lines of the journal cannot be read, and what was in it is not written: 16, 17\n" in said
     assert "left out: 5 readings of steps that were done again\n" in said
     assert "wrote 14 points of 7 readings to" in said
-    assert f"not written: reading of projector at step {2**63}: its step or time is out of all bounds\n" in said
+
+
+def test_what_the_store_refuses_is_told(place, monkeypatch):
+    monkeypatch.setattr("uniformity_callbacks.integrations.sync_mlflow.log_metrics", lambda *_: iter(["w2: not so"]))
+    said = invoke("sync", write(place / "a.jsonl"), "--to", "mlflow:sqlite:///mlflow.db", code=1)
+    assert "not written: w2: not so\n" in said
     assert said.endswith("Error: 1 record could not be written\n")
 
 

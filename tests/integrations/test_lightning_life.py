@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import threading
+import time
 
 import pytest
 import torch
@@ -33,6 +34,43 @@ def test_a_failing_writer_or_logger_never_reaches_training(caplog):
     assert len(journal(callback).readings) == 4
     assert "writer bad: write at step 0: RuntimeError: bad writer" in caplog.text
     assert "no space left" in caplog.text
+
+
+class Away(CSVLogger):
+    """Its server is away for a while: it raises after as long as that takes."""
+
+    def __init__(self, tries):
+        super().__init__("csv")
+        self.tries, self.calls, self.got = tries, 0, []
+
+    def log_metrics(self, metrics, step=None):
+        if "uniformity/w2" not in metrics:
+            return
+        self.calls += 1
+        if self.calls <= self.tries:
+            time.sleep(0.2)
+            raise ConnectionError("no answer")
+        self.got.append(step)
+
+
+class Dawdles(Twin):
+    def on_train_batch_start(self, batch, batch_idx):
+        time.sleep(0.1)
+
+
+def test_a_logger_that_comes_back_gets_what_waited(caplog):
+    callback = UniformityCallback(every_n_steps=1)
+    fit(new(Dawdles), [callback], logger=(away := Away(1)), max_steps=30, max_epochs=-1)
+    assert away.got == list(range(30))
+    assert caplog.text.count("ConnectionError: no answer") == 1
+
+
+def test_a_logger_that_does_not_come_back_is_left_alone(caplog):
+    callback = UniformityCallback(every_n_steps=1)
+    fit(new(), [callback], logger=(away := Away(99)), max_steps=100, max_epochs=-1)
+    assert away.calls <= 2
+    left = f"100 readings were still waiting for Away, which raises; see uniformity sync {callback.monitor.journal}"
+    assert left in caplog.text
 
 
 @pytest.mark.filterwarnings("ignore:Detected KeyboardInterrupt")

@@ -133,7 +133,7 @@ def test_the_state_is_the_monitors_by_position(place, caplog):
     state["writers"][1] = 3
     other = UniformityMonitor(writers=[print, Odd(), MLflowWriter(), MLflowWriter()])
     other.load_state_dict(state)
-    assert [writer.state_dict()["run_id"] for writer in other.writers[2:]] == ["a" * 32, None]
+    assert [writer.state_dict()["run_id"] for writer in other.records.writers[2:]] == ["a" * 32, None]
     assert "OSError: takes none" in caplog.text
     del state["writers"]  # as an older version left it
     again = UniformityMonitor(writers=[MLflowWriter()])

@@ -207,14 +207,13 @@ def test_a_branch_that_died_is_left_out(client, uri, place):
     assert [step for step, _ in history(client, store.run_id, "uniformity/dead")] == [0, 10, 20]
 
 
-def test_records_that_no_store_can_hold_are_told(tmp_path):
-    path = write(tmp_path / "a.jsonl", [0, 2**63, 10, 20, 30], alerts=[FOUND])
+def test_a_point_that_is_there_twice_and_values_that_are_odd(tmp_path):
+    path = write(tmp_path / "a.jsonl", [0, 30], alerts=[FOUND])
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    lines[3]["time"], lines[4]["time"], lines[5]["values"] = -1.0, 1e300, {"w2": math.inf, "\ud800": 2}
-    lines += [lines[5], {**lines[-1], "step": 2**70}, {**lines[-1], "step": 40}]
+    lines[2]["values"] = {"w2": math.inf, "\ud800": 2}
+    lines += [lines[2], {**lines[-1], "step": 40}]
     path.write_text("\n".join(json.dumps(line) for line in lines))
-    journal = read_journal(path)
-    points, refused = points_of(journal)
+    points, notices = points_of(read_journal(path)), notices_of(read_journal(path))
     assert {(p.key, p.step) for p in points} == {
         ("uniformity/w2", 0),
         ("uniformity/lu", 0),
@@ -223,12 +222,7 @@ def test_records_that_no_store_can_hold_are_told(tmp_path):
     }
     assert math.isnan(points[-2].value)  # MLflow would take infinity for 1.797e308
     assert len(points) == 4  # what is there twice is written once
-    assert [text.partition(":")[0] for text in refused] == [
-        f"reading of projector at step {step}" for step in (2**63, 10, 20)
-    ]
-    notices, refused = notices_of(journal)
     assert [(notice.alert.step, notice.time) for notice in notices] == [(20, None), (40, None)]
-    assert refused == [f"alert at step {2**70}: it is not as the monitor writes one"]
 
 
 def test_a_database_that_is_not_there_is_told_at_once(place, empty_store):
