@@ -12,12 +12,15 @@ FUZZ_INSTALLED := $(FUZZ_VENV)/.installed
 FUZZ_RUNS ?= 1000000
 # A checkout of solo-learn's newest code to test instead of the release that is installed, 1.0.2.
 SOLO_LEARN ?=
+# Of make soak: kills of the server, and due steps with faults.
+ROUNDS ?= 20
+STEPS ?= 100000
 # First on the path, for child processes, too.
 AGAINST_SOLO := OMP_NUM_THREADS=1 SOLO_LEARN="$(abspath $(SOLO_LEARN))" PYTHONPATH="$(abspath $(SOLO_LEARN))"
 # Without these, a pinned test is only as good as the day's newest release of something else.
 CONSTRAINTS := -c constraints.txt
 
-.PHONY: demo test fuzz test-matrix test-solo table-solo bench lint test-wheel clean
+.PHONY: demo test soak fuzz test-matrix test-solo table-solo bench lint test-wheel clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m examples.demo
@@ -25,6 +28,10 @@ demo: $(INSTALLED)
 # One thread a worker: several workers of several threads would only get in each other's way.
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+
+# Long runs with a server that is killed and other faults: half an hour. A few minutes: make soak ROUNDS=3 STEPS=5000
+soak: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.soak $(ROUNDS) $(STEPS)
 
 # Malformed input, by atheris: half an hour; what is found is left in build/fuzz. Shorter: make fuzz FUZZ_RUNS=20000
 fuzz: $(FUZZ_INSTALLED)
@@ -62,7 +69,7 @@ test-wheel: $(INSTALLED)
 	$(WHEEL_VENV)/bin/python -m pip install --quiet $(CONSTRAINTS) dist/*.whl beartype hypothesis pytest pytest-timeout
 	mkdir -p build/wheel-test
 	cp -r tests pyproject.toml build/wheel-test
-	rm -r build/wheel-test/tests/fuzz build/wheel-test/tests/matrix build/wheel-test/tests/integrations build/wheel-test/tests/solo
+	cd build/wheel-test/tests && rm -r fuzz matrix soak integrations solo
 	cd build/wheel-test && ../../$(WHEEL_VENV)/bin/python -P -m pytest tests
 
 clean:

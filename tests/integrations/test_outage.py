@@ -8,8 +8,8 @@ from statistics import median
 
 import pytest
 from click.testing import CliRunner
-from mlflow.tracking import MlflowClient
 
+from restarts import points, stored, wait_for
 from servers import Front, Server, free_port
 from training import Trainer
 from uniformity_callbacks import read_journal
@@ -97,39 +97,14 @@ def test_a_due_step_takes_no_longer(fault, server, front, trainer, healthy):
     assert f"all are in the journal {trainer.journal}; to write what is missing: uniformity sync" in trainer.said
 
 
-def points(journal):
-    return {(key, r.step): value for r in journal.readings for key, value in journal.keyed(r).items()}
-
-
-def stored(server, journal):
-    """Points in the store's runs that the journal names, each as often as it is there."""
-    client = MlflowClient(server.store)
-    (run_id,) = {store["run_id"] for store in journal.stores}
-    keys = client.get_run(run_id).data.metrics
-    return [(key, m.step, m.value) for key in keys for m in client.get_metric_history(run_id, key)]
-
-
 def test_what_was_away_is_there_after_restarts_a_kill_and_a_sync(server, tmp_path):
     trainer, draw = Trainer(tmp_path / "runs"), random.Random(0)
     trainer.begin(uri=server.uri, steps=10**6, every=1, rest=0.05, room=30, flush=1.0)
-    client = MlflowClient(server.store)
-
-    def arrived(least):
-        deadline = time.monotonic() + WITHIN_S
-        while time.monotonic() < deadline:
-            with contextlib.suppress(FileNotFoundError):
-                for store in read_journal(trainer.journal).stores:
-                    history = client.get_metric_history(store["run_id"], "uniformity/w2")
-                    if {m.step for m in history} >= set(range(least)):
-                        return
-            time.sleep(0.3)
-        raise AssertionError(f"not all of {least} steps arrived; {trainer.said}")
-
-    arrived(20)
+    wait_for(server, trainer.journal, 20, WITHIN_S)
     server.kill()
     time.sleep(draw.uniform(0.2, 2.0))
     server.start()
-    arrived(len(read_journal(trainer.journal).readings))
+    wait_for(server, trainer.journal, len(read_journal(trainer.journal).readings), WITHIN_S)
     server.kill()
     time.sleep(draw.uniform(1.0, 2.0))
     trainer.kill()
