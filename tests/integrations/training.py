@@ -31,11 +31,11 @@ class Trainer:
         process: with all it said besides in the file `said`.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, **variables):
         folder.mkdir()
         self.folder, self._count = folder, 0
         command = [sys.executable, "-W", "error", "-m", "tests.integrations.training", str(folder)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true", **variables}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         with open(folder / "said", "wb") as said:
             self.process = subprocess.Popen(command, stderr=said, text=True, cwd=ROOT, env=environment, **pipes)
