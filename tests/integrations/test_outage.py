@@ -8,10 +8,10 @@ from statistics import median
 
 import pytest
 from click.testing import CliRunner
-
 from restarts import points, stored, wait_for
 from servers import Front, Server, free_port
 from training import Trainer
+
 from uniformity_callbacks import read_journal
 from uniformity_callbacks.integrations.command import main
 
