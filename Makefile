@@ -12,14 +12,15 @@ FUZZ_INSTALLED := $(FUZZ_VENV)/.installed
 FUZZ_RUNS ?= 1000000
 # A checkout of solo-learn's newest code to test instead of the release that is installed, 1.0.2.
 SOLO_LEARN ?=
+# Of make soak: kills of the server, and due steps with faults.
+ROUNDS ?= 20
+STEPS ?= 100000
 # First on the path, for child processes, too.
 AGAINST_SOLO := OMP_NUM_THREADS=1 SOLO_LEARN="$(abspath $(SOLO_LEARN))" PYTHONPATH="$(abspath $(SOLO_LEARN))"
-ROUNDS ?= 20
-DUE ?= 100000
 # Without these, a pinned test is only as good as the day's newest release of something else.
 CONSTRAINTS := -c constraints.txt
 
-.PHONY: demo test fuzz test-matrix test-solo table-solo bench lint test-wheel clean soak
+.PHONY: demo test soak fuzz test-matrix test-solo table-solo bench lint test-wheel clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m examples.demo
@@ -27,6 +28,10 @@ demo: $(INSTALLED)
 # One thread a worker: several workers of several threads would only get in each other's way.
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+
+# Long runs with a server that is killed and other faults: half an hour. A few minutes: make soak ROUNDS=3 STEPS=5000
+soak: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.soak $(ROUNDS) $(STEPS)
 
 # Malformed input, by atheris: half an hour; what is found is left in build/fuzz. Shorter: make fuzz FUZZ_RUNS=20000
 fuzz: $(FUZZ_INSTALLED)
@@ -38,10 +43,6 @@ fuzz: $(FUZZ_INSTALLED)
 MATRIX ?= core lightning pytorch-lightning mlflow
 test-matrix:
 	@for name in $(MATRIX); do OMP_NUM_THREADS=1 $(PYTHON) tests/matrix/run.py $$name -q -n auto --maxprocesses 4 || exit 1; done
-
-# Kills, restarts and a hundred thousand due steps with faults: an hour. A short one: make soak ROUNDS=2 DUE=5000
-soak: $(INSTALLED)
-	OMP_NUM_THREADS=1 ROUNDS=$(ROUNDS) DUE=$(DUE) $(BIN)/pytest tests/soak -o addopts= -o timeout=5400 -q
 
 # The real solo-learn, which needs torchvision: make test-solo SOLO_LEARN=/path/to/solo-learn
 test-solo: $(SOLO_INSTALLED)
@@ -68,7 +69,7 @@ test-wheel: $(INSTALLED)
 	$(WHEEL_VENV)/bin/python -m pip install --quiet $(CONSTRAINTS) dist/*.whl beartype hypothesis pytest pytest-timeout
 	mkdir -p build/wheel-test
 	cp -r tests pyproject.toml build/wheel-test
-	rm -r build/wheel-test/tests/fuzz build/wheel-test/tests/matrix build/wheel-test/tests/integrations build/wheel-test/tests/solo
+	cd build/wheel-test/tests && rm -r fuzz matrix soak integrations solo
 	cd build/wheel-test && ../../$(WHEEL_VENV)/bin/python -P -m pytest tests
 
 clean:

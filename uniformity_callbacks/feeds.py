@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time as clock
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice, takewhile
-from typing import Any
+from typing import Any, Literal
 
 from uniformity_callbacks.alerts import Alert
 from uniformity_callbacks.faults import Faults, in_words
@@ -32,8 +33,8 @@ _AT_MOST = 256
 _TRIES = 3
 """Of an alert: readings do not wait for a place for alerts that may never be there, such as MLflow's for artifacts."""
 
-Item = Entry | tuple[Alert, str] | None
-"""What a writer's queue holds: a reading, an alert with its key, or the word to close."""
+Item = Entry | Literal["alert"] | None
+"""What a writer's queue holds: a reading, where an alert comes, or the word to close."""
 
 
 def feeds_of(writers: Sequence[Writer], journal: JournalWriter, prefix: str, layered: bool) -> list[Feed]:
@@ -77,9 +78,10 @@ class Feed:
         self._many = hasattr(writer, "many")
         self._outage: Outage | None = None
         self._gap: tuple[int, int] | None = None  # where in the journal the readings begin that had no room
-        self._late: list[tuple[Alert, str, int]] = []  # alerts that were not taken, and how often to try again
-        self._ending = self._worded = False  # no more is to come; the word for it is in the queue
-        self._ended = False
+        self._alerts: deque[tuple[Alert, str]] = deque()  # apart: they find room beside readings that wait
+        self._marks = 0  # places of alerts in the queue
+        self._failed = 0  # tries of the first alert
+        self._ending = False  # the word to close is in the queue
         self._store: dict[str, Any] | None = None
         self._lock = threading.Lock()
         self._worker: Worker[Item] = Worker(
@@ -115,27 +117,27 @@ class Feed:
 
     def alert(self, alert: Alert, key: str) -> None:
         """Hand the writer an alert, if it takes any, without waiting for it."""
-        if not hasattr(self._writer, "alert") or self._worker.put((alert, key), hurry=True):
+        if not hasattr(self._writer, "alert"):
+            return
+        if len(self._alerts) >= _CAPACITY:
+            self.faults.add("dropped alert", "too many are waiting", step=alert.step)
             return
         with self._lock:
-            room = self._many and len(self._late) < _CAPACITY
-            if room:  # beside the readings that fill the queue
-                self._late.append((alert, key, _TRIES))
-        if not room:
-            self.faults.add("dropped alert", "its queue is full", step=alert.step)
+            self._alerts.append((alert, key))
+            self._marks += self._worker.put("alert", hurry=True)
 
     def finish(self) -> None:
         """Have the writer close when it is through, without waiting for it."""
         if not self._ending:
             self._ending = True
-            self._worded = self._worker.put(None, hurry=True)
+            self._worker.put(None, hurry=True, beyond=True)
 
     def close(self, timeout: float) -> None:
         """Let the writer finish and close, waiting at most ``timeout`` seconds."""
         self.finish()
         left = self._worker.close(timeout)
         lost = [f"{self.faults.count} readings failed"] if self.faults.count else []
-        waiting = left - (self._worded and left > 0) + len(self._late)
+        waiting = max(left - self._marks - 1, 0) + len(self._alerts)  # less the word to close
         outage = self._outage
         why = "" if outage is None else f" ({outage.why})"
         if waiting:
@@ -155,6 +157,7 @@ class Feed:
         log.warning("%s; all are in the journal %s%s", told, self._journal.path, sync)
 
     def _work(self, items: list[Item]) -> None:
+        due = 0
         while (items or (self._gap is not None and not self._worker.waits)) and not self._worker.closed:
             readings = list(takewhile(_is_entry, items))
             if readings:
@@ -166,12 +169,13 @@ class Feed:
                 self._end()
                 del items[0]
             else:
-                self._announce(*items[0])
                 del items[0]
+                due += 1
+                with self._lock:
+                    self._marks -= 1
             if self._outage is not None and not self._worker.pause(self._outage.rest(brief=self._ending)):
                 return
-        if self._ending and not (items or self._worker.waits or self._worker.closed):
-            self._end()  # the queue had no room for the word
+        self._announce(due if self._worker.waits else len(self._alerts))
 
     def _write(self, readings: Sequence[Entry]) -> bool:
         """Write readings; return False if they are to be tried again."""
@@ -191,32 +195,27 @@ class Feed:
         self._tell_recovery()
         return True
 
-    def _announce(self, alert: Alert, key: str, tries: int = _TRIES) -> None:
-        try:
-            self._writer.alert(alert, key)  # type: ignore[attr-defined]  # optional, looked for in `alert`
-        except Exception as error:
-            if self._many and tries > 1:
-                with self._lock:
-                    self._late.append((alert, key, tries - 1))
-            else:
+    def _announce(self, most: int, tries: int = _TRIES) -> None:
+        """Hand on alerts in their order, up to one that is not taken and is to be tried again."""
+        for _ in range(min(most, len(self._alerts))):
+            alert, key = self._alerts[0]
+            try:
+                self._writer.alert(alert, key)  # type: ignore[attr-defined]  # optional, looked for in `alert`
+            except Exception as error:
+                self._failed += 1
+                if self._many and self._failed < tries:
+                    return
                 self.faults.add("alert", error, step=alert.step)
+            self._alerts.popleft()
+            self._failed = 0
 
     def _end(self) -> None:
-        if self._ended:
-            return
-        self._ended = True
-        for alert, key, _ in self._take_late():
-            self._announce(alert, key, tries=1)
+        self._announce(len(self._alerts), tries=1)
         try:
             if (closer := getattr(self._writer, "close", None)) is not None:
                 closer()
         except Exception as error:
             self.faults.add("close", error)
-
-    def _take_late(self) -> list[tuple[Alert, str, int]]:
-        with self._lock:
-            late, self._late = self._late, []
-        return late
 
     def _fill(self) -> None:
         """Write some of the readings from the journal that had no room in memory."""
@@ -227,7 +226,7 @@ class Feed:
         try:
             batch = list(islice(readings_from(self._journal.path, begin, last), _AT_MOST))
         except OSError as error:  # the file was taken away
-            self.faults.add("what had no room", error)
+            self.faults.add("older readings", error)
             batch = []
         entries = [({self._key(r) + name: value for name, value in r.values.items()}, r.step, r.time) for _, r in batch]
         if entries and not self._write(entries):
@@ -249,8 +248,6 @@ class Feed:
         if self._outage is not None:
             log.warning("writer %s: takes readings again after %.0f s", self._name, self._outage.seconds)
             self._outage = None
-        for each in self._take_late():
-            self._announce(*each)
         store = getattr(self._writer, "store", None)
         if store is not None and store != self._store and self._journal is not None:
             self._store = store
@@ -259,4 +256,4 @@ class Feed:
 
 
 def _is_entry(item: Item) -> bool:
-    return item is not None and not isinstance(item[0], Alert)
+    return isinstance(item, tuple)

@@ -49,15 +49,16 @@ class Worker(Generic[T]):
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
-    def put(self, item: T, *, hurry: bool = False) -> bool:
+    def put(self, item: T, *, hurry: bool = False, beyond: bool = False) -> bool:
         """Queue an item without waiting; return False, with nothing queued, if the queue is full or closed.
 
         Args:
             item: what to queue.
             hurry: do not rest before it.
+            beyond: take it even if the queue is full.
         """
         with self._changed:
-            if self._closing or len(self._items) >= self._capacity:
+            if self._closing or (len(self._items) >= self._capacity and not beyond):
                 return False
             self._items.append(item)
             self._hurry |= hurry

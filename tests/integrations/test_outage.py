@@ -1,20 +1,26 @@
 """MLflow away, frozen, slow or failing under a real training; a real server, killed and started again."""
 
 import contextlib
+import random
 import shutil
 import time
 from statistics import median
 
 import pytest
-
-from restarts import restarted
+from click.testing import CliRunner
+from restarts import points, stored, wait_for
 from servers import Front, Server, free_port
 from training import Trainer
+
 from uniformity_callbacks import read_journal
+from uniformity_callbacks.integrations.command import main
 
 BRIEF = {"steps": 180, "close": 0.5}
 LIMIT_S, MARGIN_S = 10.0, 5.0
 REPEATS = 3
+IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+"""MLflow gives up at once where a request was under way when the server died: what is tried again is the writer's."""
+WITHIN_S = 90.0
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +99,26 @@ def test_a_due_step_takes_no_longer(fault, server, front, trainer, healthy):
 
 
 def test_what_was_away_is_there_after_restarts_a_kill_and_a_sync(server, tmp_path):
-    restarted(server, tmp_path / "runs", rounds=2)
+    trainer, draw = Trainer(tmp_path / "runs", **IMPATIENT), random.Random(0)
+    trainer.begin(uri=server.uri, steps=10**6, every=1, rest=0.05, room=30, flush=1.0)
+    wait_for(server, trainer.journal, 20, WITHIN_S)
+    server.kill()
+    time.sleep(draw.uniform(0.2, 2.0))
+    server.start()
+    wait_for(server, trainer.journal, len(read_journal(trainer.journal).readings), WITHIN_S)
+    server.kill()
+    time.sleep(draw.uniform(1.0, 2.0))
+    trainer.kill()
+    server.start()
+    journal = read_journal(trainer.journal)
+    assert len(stored(server, journal)) < len(points(journal))
+    arguments = ["sync", str(trainer.journal), "--to", f"mlflow:{server.uri}"]
+    for said in ("wrote ", "nothing to write"):
+        result = CliRunner().invoke(main, arguments)
+        assert (result.exit_code, result.output.startswith(said)) == (0, True), result.output
+        found = stored(server, journal)
+        assert {(key, step): value for key, step, value in found} == points(journal)
+        assert len(found) == len(points(journal))
 
 
 def test_the_process_ends_in_time_with_its_own_code(server, trainer):

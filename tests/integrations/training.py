@@ -1,4 +1,4 @@
-"""A real training in a process of its own, told by lines what to do: `python -m tests.training FOLDER`.
+"""A real training in a process of its own, told by lines what to do: `python -m tests.integrations.training FOLDER`.
 
 Each line is JSON, the arguments of `train`. It says "half" halfway and waits for a line, so that something can happen
 meanwhile, "over" behind the last step, and in the end what became of it.
@@ -20,7 +20,7 @@ from uniformity_callbacks import feeds, read_journal
 from uniformity_callbacks.integrations.mlflow import MLflowWriter
 from uniformity_callbacks.integrations.pytorch import watch
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BATCH = 64
 
 
@@ -31,11 +31,11 @@ class Trainer:
         process: with all it said besides in the file `said`.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, **variables):
         folder.mkdir()
         self.folder, self._count = folder, 0
-        command = [sys.executable, "-W", "error", "-m", "tests.training", str(folder)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
+        command = [sys.executable, "-W", "error", "-m", "tests.integrations.training", str(folder)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true", **variables}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         with open(folder / "said", "wb") as said:
             self.process = subprocess.Popen(command, stderr=said, text=True, cwd=ROOT, env=environment, **pipes)
