@@ -210,7 +210,8 @@ class Feed:
             self._failed = 0
 
     def _end(self) -> None:
-        self._announce(len(self._alerts), tries=1)
+        self._announce(len(self._alerts))
+        self._announce(len(self._alerts), tries=1)  # what was not taken, once more
         try:
             if (closer := getattr(self._writer, "close", None)) is not None:
                 closer()

@@ -2,6 +2,8 @@
 
 import logging
 
+from mlflow.tracking import MlflowClient
+
 from killable import STEPS, compare, killed, train
 from killable import run as process
 
@@ -15,8 +17,9 @@ def run(folder, rounds):
     """
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     whole, broken = folder / "whole", folder / "killed"
-    whole.mkdir()
-    broken.mkdir()
+    for place in (whole, broken):
+        place.mkdir()
+        MlflowClient(f"sqlite:///{place}/mlflow.db").search_experiments()  # a kill meanwhile would leave half of it
     assert process(train, whole) == 0
     killed(broken, rounds)
     abandoned = compare(whole, broken, rounds)
