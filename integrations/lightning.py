@@ -44,8 +44,8 @@ class UniformityCallback(OneOfSeveral):
     accumulated by hand, the first has the whole of it. A step that ends without it is an error, or reported.
 
     A resumed run goes on in its journal, its alerts, and its writers' places; before Lightning 2.5 its curves, and so
-    ours, have the step before it twice. Of several callbacks with one prefix the first acts; one that a factory among
-    Lightning's entry points added steps aside for any of the user's own.
+    ours, have the step before it twice, and `read_journal` sets the earlier reading apart. Of several callbacks with
+    one prefix the first acts; one that a factory among Lightning's entry points added steps aside for the user's own.
 
     Args:
         layer: dotted path, list of paths, module, or None: the module named like a projector that is trained.

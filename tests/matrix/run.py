@@ -19,6 +19,7 @@ class Environment:
         extras: of this package.
         more: other packages.
         tests: that concern them.
+        without: those of them that take long and hang on torch alone.
         options: of pytest.
     """
 
@@ -28,6 +29,7 @@ class Environment:
     free: tuple[str, ...] = ()
     more: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
 
 LIGHTNING = tuple(
@@ -46,16 +48,17 @@ ENVIRONMENTS = {
         pins=("numpy==1.26.0", "scipy==1.11.1", "jaxtyping==0.2.30", "click==8.1.0", "torchmetrics==1.4.0"),
         extras="torchmetrics",
         tests=("test_*.py", "integrations/test_torchmetrics.py", "integrations/test_row_sample.py"),
+        without=("test_tap_compiled*.py", "test_*ranks*.py"),
     ),
     "lightning": Environment(
-        pins=("lightning==2.1.2", "jsonargparse==4.28.0", *OLD),
+        pins=("lightning==2.1.2", "jsonargparse==4.34.1", *OLD),
         extras="lightning,tensorboard,mlflow",
         more=("jsonargparse[signatures]", "rich", "scikit-learn", "psutil"),
         tests=LIGHTNING,
         options=QUIET,
     ),
     "pytorch-lightning": Environment(
-        pins=("pytorch-lightning==2.1.2", "jsonargparse==4.28.0", *OLD),
+        pins=("pytorch-lightning==2.1.2", "jsonargparse==4.34.1", *OLD),
         extras="tensorboard,mlflow",
         more=("pytorch-lightning", "jsonargparse[signatures]", "rich", "scikit-learn", "psutil"),
         tests=LIGHTNING,
@@ -101,7 +104,7 @@ def main(name, *arguments):
         what = ["-e", f".[{environment.extras}]", *PYTEST, *environment.more, "setuptools"]
         subprocess.run([python, "-m", "pip", "install", "--quiet", "-c", str(constraints), *what], check=True)
         installed.write_text(wanted)
-    files = sorted(str(path) for each in environment.tests for path in Path("tests").glob(each))
+    files = sorted(map(str, _found(environment.tests) - _found(environment.without)))
     return subprocess.run([python, "-m", "pytest", *environment.options, *files, *arguments], check=False).returncode
 
 
@@ -110,6 +113,10 @@ def constraints_of(environment):
     apart = {_name(each) for each in (*environment.pins, *environment.free)}
     lines = Path("constraints.txt").read_text().splitlines()
     return "\n".join([*(line for line in lines if _name(line) not in apart), *environment.pins]) + "\n"
+
+
+def _found(patterns):
+    return {path for each in patterns for path in Path("tests").glob(each)}
 
 
 def _name(requirement):
