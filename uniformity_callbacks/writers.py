@@ -26,8 +26,8 @@ class Writer(Protocol):
     more, in order; and ``flush_secs``, from one call to the next in which readings gather. Alerts and the end of
     training do not wait for it. What it raises tells of a time in which it takes nothing: it is called again with the
     same readings until it takes them, and must bear to get one twice; what it will never take it tells by `Refused`.
-    Its ``target`` is what ``uniformity sync --to`` calls the place, and ``store`` what the journal is to know of it, as
-    plain values.
+    An alert that it raises on is tried three times, and readings do not wait for it. Its ``target`` is what
+    ``uniformity sync --to`` calls the place, and ``store`` what the journal is to know of it, as plain values.
 
     A writer that is to go on where a resumed run left it may have ``state_dict()``, called on the caller's thread when
     a checkpoint is saved and not to take long, which returns dicts, lists, numbers and strings; and
