@@ -19,7 +19,7 @@ class Environment:
         extras: of this package.
         more: other packages.
         tests: that concern them.
-        without: those of them that take long and hang on torch alone.
+        without: those of them that take long and depend on torch alone, or cannot run there.
         options: of pytest.
     """
 
@@ -51,7 +51,7 @@ ENVIRONMENTS = {
         without=("test_tap_compiled*.py", "test_*ranks*.py"),
     ),
     "lightning": Environment(
-        pins=("lightning==2.1.2", "jsonargparse==4.34.1", *OLD),
+        pins=("lightning==2.1.2", "pytorch-lightning==2.1.2", "jsonargparse==4.34.1", *OLD),
         extras="lightning,tensorboard,mlflow",
         more=("jsonargparse[signatures]", "rich", "scikit-learn", "psutil"),
         tests=LIGHTNING,
@@ -62,6 +62,11 @@ ENVIRONMENTS = {
         extras="tensorboard,mlflow",
         more=("pytorch-lightning", "jsonargparse[signatures]", "rich", "scikit-learn", "psutil"),
         tests=LIGHTNING,
+        # Processes that they start do not have the other name.
+        without=tuple(
+            f"integrations/test_{name}.py"
+            for name in ("added", "factory", "packages", "lightning_ranks", "lightning_cli", "lightning_workers")
+        ),
         options=(*QUIET, "-p", "matrix.as_lightning"),
     ),
     "mlflow": Environment(
