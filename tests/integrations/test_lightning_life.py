@@ -36,6 +36,9 @@ def test_a_failing_writer_or_logger_never_reaches_training(caplog):
     assert "no space left" in caplog.text
 
 
+TAKES_S = 0.15
+
+
 class Away(CSVLogger):
     """Its server is away for a while: it raises after as long as that takes."""
 
@@ -48,7 +51,7 @@ class Away(CSVLogger):
             return
         self.calls += 1
         if self.calls <= self.tries:
-            time.sleep(0.2)
+            time.sleep(TAKES_S)
             raise ConnectionError("no answer")
         self.got.append(step)
 
@@ -60,15 +63,15 @@ class Dawdles(Twin):
 
 def test_a_logger_that_comes_back_gets_what_waited(caplog):
     callback = UniformityCallback(every_n_steps=1)
-    fit(new(Dawdles), [callback], logger=(away := Away(1)), max_steps=30, max_epochs=-1)
-    assert away.got == list(range(30))
+    fit(new(Dawdles), [callback], logger=(away := Away(1)), max_steps=50, max_epochs=-1)
+    assert away.got == list(range(50))
     assert caplog.text.count("ConnectionError: no answer") == 1
 
 
 def test_a_logger_that_does_not_come_back_is_left_alone(caplog):
-    callback = UniformityCallback(every_n_steps=1)
+    callback, began = UniformityCallback(every_n_steps=1), time.monotonic()
     fit(new(), [callback], logger=(away := Away(99)), max_steps=100, max_epochs=-1)
-    assert away.calls <= 2
+    assert 1 <= away.calls <= 1 + (time.monotonic() - began) / (10 * TAKES_S)
     left = f"100 readings were still waiting for Away, which raises; see uniformity sync {callback.monitor.journal}"
     assert left in caplog.text
 
