@@ -171,7 +171,8 @@ class MLflowWriter:
         if self._last is None:
             return None
         if active_run(client, self._last) is None:
-            log.warning("uniformity: MLflow run %s is not in %s any more; a new one is begun", self._last, self._uri)
+            told = "uniformity: MLflow run %s is not in %s any more; a new one is begun"
+            log.warning(told, self._last, masked(str(self._uri)))
             self._last = None
             return None
         client.update_run(self._last, status="RUNNING")

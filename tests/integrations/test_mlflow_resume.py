@@ -145,3 +145,12 @@ def test_a_writer_can_be_pickled_before_and_after_it_wrote(place):
     writer = pickle.loads(pickle.dumps(MLflowWriter(experiment="pickled")))
     run_id = write(writer)
     assert write(pickle.loads(pickle.dumps(writer)), (100,)) == run_id
+
+
+def test_no_password_is_told(monkeypatch, caplog):
+    monkeypatch.setattr("uniformity_callbacks.integrations.mlflow.active_run", lambda client, run_id: None)
+    writer = resumed({"run_id": "a" * 32}, tracking_uri="https://me:secret@host/path")
+    writer._last = "a" * 32
+    assert writer._reopen(None) is None
+    assert "is not in https://***@host/path any more" in caplog.text
+    assert "secret" not in caplog.text + repr(writer.target)
