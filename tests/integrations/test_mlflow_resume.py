@@ -151,6 +151,6 @@ def test_no_password_is_told(monkeypatch, caplog):
     monkeypatch.setattr("uniformity_callbacks.integrations.mlflow.active_run", lambda client, run_id: None)
     writer = resumed({"run_id": "a" * 32}, tracking_uri="https://me:secret@host/path")
     writer._last = "a" * 32
-    assert writer._reopen(None) is None
+    assert writer._reopen(MlflowClient("https://host")) is None
     assert "is not in https://***@host/path any more" in caplog.text
     assert "secret" not in caplog.text + repr(writer.target)
