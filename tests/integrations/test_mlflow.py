@@ -61,7 +61,7 @@ def test_readings_of_some_seconds_are_written_together(place, monkeypatch):
     feed.close(60.0)
     assert calls[0] == 2
     assert len(calls) <= 1 + len(steps) / 256 + 1
-    stored = MlflowClient("sqlite:///mlflow.db").get_metric_history(writer.run_id, "uniformity/w2")
+    stored = MlflowClient(f"sqlite:///{place}/mlflow.db").get_metric_history(writer.run_id, "uniformity/w2")
     assert [m.step for m in stored] == [0, *steps]
     assert stored[-1].timestamp == int(1000 * (began - 100 + steps[-1] / 100))
     assert feed.faults.count == 0
