@@ -27,6 +27,21 @@ def if_acting(hook: Hook) -> Hook:
     return guarded  # type: ignore[return-value]
 
 
+def harmless(hook: Hook) -> Hook:
+    """The same for a hook that comes within training: once that goes on, only an alert's error leaves it."""
+
+    @functools.wraps(hook)
+    def guarded(self: Any, *args: Any, **kwargs: Any) -> None:
+        if not self.acts:
+            return
+        try:
+            hook(self, *args, **kwargs)
+        except Exception as error:
+            self.monitor.absorb(hook.__name__, error)
+
+    return guarded  # type: ignore[return-value]
+
+
 class OneOfSeveral(pl.Callback):
     """A callback with a monitor, one of which acts in a Trainer for each prefix of metric keys, and keeps its state.
 
@@ -67,9 +82,13 @@ class OneOfSeveral(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the monitor's state as plain values; nothing where another one acts."""
-        return self.monitor.state_dict() if self.acts else {}
+        try:
+            return self.monitor.state_dict() if self.acts else {}
+        except Exception as error:  # a checkpoint is worth more
+            self.monitor.faults.add("state_dict", error)
+            return {}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Any) -> None:
         """Take up what `state_dict` returned."""
         self.monitor.load_state_dict(state_dict)
 

@@ -142,7 +142,7 @@ class AddedCallback(UniformityCallback):
             directory = _new(directory / FOLDER / (name or "run"))
         if curves:
             self._events = self._events or str(directory)
-            self.monitor.writers = _to_tensorboard(self._events)
+            self.monitor.records.writers = _to_tensorboard(self._events)
         return directory
 
     def _say(self, trainer: pl.Trainer) -> None:
@@ -150,7 +150,7 @@ class AddedCallback(UniformityCallback):
         added = "" if monitor.auxiliary is None else f", and {monitor.auxiliary} added to the loss"
         lines = [f"{', '.join(monitor.layers)} is read every {monitor.every_n_steps} steps{added}"]
         lines += [] if monitor.journal is None else [f"journal {_from_here(monitor.journal)}"]
-        ours = () if self._events is None or not monitor.writers else (self._events,)
+        ours = () if self._events is None or not monitor.records.writers else (self._events,)
         curves = ours or [str(logger.log_dir) for logger in logged]
         lines += [f"curves by: tensorboard --logdir {_from_here(directory)}" for directory in curves]
         with suppress(OSError, ValueError):  # a standard output that is closed, or cannot encode a name, ends no run

@@ -94,6 +94,12 @@ class Course:
             self._losses.follow(loss)
 
     def _backward(self, reaches: bool) -> None:
+        try:
+            self._hear_backward(reaches)
+        except Exception as error:
+            self.monitor.absorb("backward", error)
+
+    def _hear_backward(self, reaches: bool) -> None:
         before, self._told = self._told, this_backward()
         again = before == self._told
         self._pending = False
@@ -128,6 +134,14 @@ class Course:
             return  # an optimizer whose step calls its parent's has both of them call the hooks
         self._stepping = self._evaluated = False
         self._unstepped = 0
+        step = self.step
+        try:
+            self._end_step()
+        except Exception as error:
+            self.step = step + 1
+            self.monitor.absorb("step", error)
+
+    def _end_step(self) -> None:
         if self.monitor.pass_over(self.step + 1):
             self.step += 1
             return

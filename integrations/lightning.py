@@ -9,10 +9,10 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from uniformity_callbacks.integrations.acting import OneOfSeveral, if_acting
+from uniformity_callbacks.integrations.acting import OneOfSeveral, harmless, if_acting
 from uniformity_callbacks.integrations.injection import Injection, inject
 from uniformity_callbacks.integrations.packages import join_the_other, pl
-from uniformity_callbacks.integrations.publishing import above_the_bar, be_heard, publish, show
+from uniformity_callbacks.integrations.publishing import Publisher, above_the_bar, be_heard, show
 from uniformity_callbacks.integrations.steps import Steps, total_steps
 from uniformity_callbacks.loss import WassersteinLoss
 from uniformity_callbacks.monitor import UniformityMonitor
@@ -44,8 +44,8 @@ class UniformityCallback(OneOfSeveral):
     accumulated by hand, the first has the whole of it. A step that ends without it is an error, or reported.
 
     A resumed run goes on in its journal, its alerts, and its writers' places; before Lightning 2.5 its curves, and so
-    ours, have the step before it twice. Of several callbacks with one prefix the first acts; one that a factory among
-    Lightning's entry points added steps aside for any of the user's own.
+    ours, have the step before it twice, and `read_journal` sets the earlier reading apart. Of several callbacks with
+    one prefix the first acts; one that a factory among Lightning's entry points added steps aside for the user's own.
 
     Args:
         layer: dotted path, list of paths, module, or None: the module named like a projector that is trained.
@@ -63,6 +63,10 @@ class UniformityCallback(OneOfSeveral):
         overload: what gives way where readings take too long: "skip" (due steps) or "subsample" (rows of each view).
         prefix: what the metric keys begin with.
         journal: file to record readings in; None for ``uniformity.jsonl`` in the Trainer's log directory.
+        durable: have the disk confirm each record of the journal (fdatasync): a crash of the machine costs none, and a
+            reading, on its thread, takes as long as the disk does.
+        close_timeout: seconds that the end of training waits for readings and writers, >= 0; what a writer has not
+            taken by then is in the journal, and a warning says how to write it.
         total_steps: steps of the whole training, for a loss whose weight depends on how much is done; None for what the
             Trainer estimates (in manual optimization with ``max_steps``, as if each optimizer stepped once a batch).
 
@@ -95,6 +99,8 @@ class UniformityCallback(OneOfSeveral):
         overload: str = "skip",
         prefix: str = "uniformity",
         journal: str | Path | None = None,
+        durable: bool = False,
+        close_timeout: float = 10.0,
         total_steps: int | None = None,
     ) -> None:
         super().__init__()
@@ -114,8 +120,11 @@ class UniformityCallback(OneOfSeveral):
             overload=overload,
             prefix=prefix,
             journal=journal,
+            durable=durable,
+            close_timeout=close_timeout,
             total_steps=total_steps,
         )
+        self._publisher = Publisher()
         self._injection: Injection | None = None
         self._steps: Steps | None = None
 
@@ -146,24 +155,24 @@ class UniformityCallback(OneOfSeveral):
         self.monitor.start(self._steps.begin())
         show(trainer, self.monitor.last)
 
-    @if_acting
+    @harmless
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Open the tap for this batch."""
         accumulating = self._injection is not None and self._injection.accumulating
         self.monitor.begin(self._now.begin(), accumulating=accumulating)
 
-    @if_acting
+    @harmless
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Close the tap."""
         self.monitor.pause()
 
-    @if_acting
+    @harmless
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open it again if the layer is still to be called: in manual optimization backwards follow each other."""
         if not pl_module.automatic_optimization:
             self.monitor.resume()
 
-    @if_acting
+    @harmless
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Take over the batch, and end the step unless gradients are still being accumulated."""
         if self._now.optimized and not pl_module.automatic_optimization:
@@ -173,11 +182,13 @@ class UniformityCallback(OneOfSeveral):
             self._publish(trainer, self.monitor.finish())
             self.monitor.enforce()
 
+    @harmless
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin a validation epoch."""
         if self._validates(trainer):
             self.monitor.begin_validation()
 
+    @harmless
     def on_validation_batch_start(
         self,
         trainer: pl.Trainer,
@@ -190,6 +201,7 @@ class UniformityCallback(OneOfSeveral):
         if dataloader_idx == 0 and self._validates(trainer):
             self.monitor.begin_validation_batch()
 
+    @harmless
     def on_validation_batch_end(
         self,
         trainer: pl.Trainer,
@@ -203,29 +215,30 @@ class UniformityCallback(OneOfSeveral):
         if dataloader_idx == 0 and self._validates(trainer):
             self.monitor.end_validation_batch()
 
+    @harmless
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Read the whole set and hand out what is ready; EarlyStopping and ModelCheckpoint look after this."""
         if self._validates(trainer):
             self._publish(trainer, self.monitor.finish_validation())
 
-    @if_acting
+    @harmless
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Hand out what is ready; Lightning calls EarlyStopping and ModelCheckpoint after this."""
         self._publish(trainer, self.monitor.collect())
         self.monitor.enforce()
 
-    @if_acting
+    @harmless
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Finish all readings while the Trainer's loggers are still open, and leave no trace on the model."""
         self._leave(trainer, together=True)
         self.monitor.enforce()
 
-    @if_acting
+    @harmless
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """The same where fit ends by an error or by the user."""
         self._leave(trainer)
 
-    @if_acting
+    @harmless
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """The same where fit ended before training began."""
         if stage == "fit":
@@ -251,9 +264,10 @@ class UniformityCallback(OneOfSeveral):
             self._steps.remove()
         self._injection = self._steps = None
         self._publish(trainer, self.monitor.close(together=together))
+        self._publisher.finish(trainer, self.monitor.journal)
 
     def _publish(self, trainer: pl.Trainer, outcomes: list[Outcome]) -> None:
-        publish(trainer, outcomes, self.monitor.faults)
+        self._publisher.publish(trainer, outcomes, self.monitor.faults)
         if self.monitor.should_stop:
             trainer.should_stop = True
 

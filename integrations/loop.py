@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -44,23 +45,11 @@ class LoopMonitor(Course):
             raise TypeError(f"loss must be a tensor, got {loss!r}; give what backward is called on")
         if self.closed or not torch.is_grad_enabled():
             return loss
-        if self.monitor.auxiliary is None:
-            self._follow(loss)
-            return loss
-        self._open()
         try:
-            loss = self.monitor.add_auxiliary(loss)
-        except ValueError as error:
-            if not (self._pending or self._early):
-                raise
-            twice = "was called twice in one pass: call it once, on the sum"
-            late = "came after a backward, or autograd.grad, through the layer: call it before, on the first loss"
-            raise ValueError(f"add_auxiliary {twice if self._pending else late}; {error}") from error
-        # Not pending where nothing was there to add, as of an evaluation: the next loss is to have it.
-        self._added, self._pending = True, not self.monitor.wants_auxiliary
-        self._end_pass()
-        self._follow(loss)
-        return loss
+            return self._with_auxiliary(loss)
+        except Exception as error:
+            self.monitor.absorb("the auxiliary loss", error)
+            return loss
 
     @property
     def should_stop(self) -> bool:
@@ -88,8 +77,9 @@ class LoopMonitor(Course):
         Raises:
             CollapseError: by an alert whose action is "raise".
         """
-        self.monitor.collect()
-        self.monitor.enforce()
+        with self._harmless("collect"):
+            self.monitor.collect()
+            self.monitor.enforce()
         return self.last
 
     def validation(self, batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -103,25 +93,32 @@ class LoopMonitor(Course):
         if self.closed:
             yield from batches
             return
-        self._open()
-        self.monitor.begin_validation()
+        with self._harmless("validation"):
+            self._open()
+            self.monitor.begin_validation()
         try:
             for batch in batches:
                 if not self.closed:
-                    self.monitor.begin_validation_batch()
+                    with self._harmless("validation"):
+                        self.monitor.begin_validation_batch()
                 try:
                     yield batch
                 finally:
                     if not self.closed:
-                        self.monitor.end_validation_batch()
+                        with self._harmless("validation"):
+                            self.monitor.end_validation_batch()
         finally:
             if not self.closed:
-                self.monitor.finish_validation()
-                self.monitor.begin(self.step)
+                with self._harmless("validation"):
+                    self.monitor.finish_validation()
+                    self.monitor.begin(self.step)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain values, for ``torch.save`` beside the model's."""
-        return {**self.monitor.state_dict(), "step": self.step}
+        state = {"step": self.step}
+        with self._harmless("state_dict"):
+            state |= self.monitor.state_dict()
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` returned: steps, alerts, journal and writers go on.
@@ -133,7 +130,7 @@ class LoopMonitor(Course):
         """
         if self.monitor.is_open or self.closed:
             raise RuntimeError("load_state_dict must come before the first step; call it right after watch()")
-        self.monitor.load_state_dict(dict(state))
+        self.monitor.load_state_dict(state)
         try:
             self.step = int(state["step"])
         except Exception as error:
@@ -151,8 +148,9 @@ class LoopMonitor(Course):
         Raises:
             CollapseError: by an alert of the last readings whose action is "raise".
         """
-        self.leave(together=together)
-        self.monitor.enforce()
+        with self._harmless("close"):
+            self.leave(together=together)
+            self.monitor.enforce()
 
     def __enter__(self) -> LoopMonitor:
         return self
@@ -160,9 +158,37 @@ class LoopMonitor(Course):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.leave()
-        if kind is None:
-            self.monitor.enforce()
+        with self._harmless("close"):
+            self.leave()
+            if kind is None:
+                self.monitor.enforce()
+
+    @contextmanager
+    def _harmless(self, doing: str) -> Iterator[None]:
+        """Let only those errors out that are raised."""
+        try:
+            yield
+        except Exception as error:
+            self.monitor.absorb(doing, error)
+
+    def _with_auxiliary(self, loss: Tensor) -> Tensor:
+        if self.monitor.auxiliary is None:
+            self._follow(loss)
+            return loss
+        self._open()
+        try:
+            loss = self.monitor.add_auxiliary(loss)
+        except ValueError as error:
+            if not (self._pending or self._early):
+                raise
+            twice = "was called twice in one pass: call it once, on the sum"
+            late = "came after a backward, or autograd.grad, through the layer: call it before, on the first loss"
+            raise ValueError(f"add_auxiliary {twice if self._pending else late}; {error}") from error
+        # Not pending where nothing was there to add, as of an evaluation: the next loss is to have it.
+        self._added, self._pending = True, not self.monitor.wants_auxiliary
+        self._end_pass()
+        self._follow(loss)
+        return loss
 
     @property
     def _adds(self) -> bool:

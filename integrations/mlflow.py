@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 try:
     import mlflow
-    from mlflow.entities import LifecycleStage, Metric
+    from mlflow.entities import LifecycleStage, Metric, Run
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
     from mlflow.tracking import MlflowClient
@@ -19,8 +20,13 @@ except ImportError as error:
     raise ImportError("MLflowWriter needs mlflow; pip install 'uniformity-callbacks[mlflow]'") from error
 
 from uniformity_callbacks.alerts import Alert
+from uniformity_callbacks.faults import in_words
 from uniformity_callbacks.integrations.events import to_mlflow
-from uniformity_callbacks.writers import Entry
+from uniformity_callbacks.integrations.keys import mlflow_key
+from uniformity_callbacks.integrations.reachable import ask
+from uniformity_callbacks.lines import is_storable
+from uniformity_callbacks.masking import masked
+from uniformity_callbacks.writers import Entry, Refused
 
 log = logging.getLogger("uniformity_callbacks")
 
@@ -36,7 +42,7 @@ _MISSING = [ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_P
 _BATCH = 1000
 """Metrics that MLflow takes in a request."""
 
-_DEFAULT_EXPERIMENT = "0"
+DEFAULT_EXPERIMENT = "0"
 """Id of the experiment "Default", which every store has."""
 
 
@@ -105,13 +111,26 @@ class MLflowWriter:
     def many(self, readings: Sequence[Entry]) -> None:
         """Log some readings."""
         client, run_id = self._join()
-        metrics = [
-            Metric(key, value, int(seconds * 1000), step)
-            for values, step, seconds in readings
-            for key, value in values.items()
-        ]
-        for k in range(0, len(metrics), _BATCH):
-            client.log_batch(run_id, metrics=metrics[k : k + _BATCH])
+        metrics, refused = _metrics(readings)
+        count = len(metrics) + len(refused)
+        for k, why in enumerate(log_metrics(client, run_id, metrics)):
+            if k == 0 and active_run(client, run_id) is None:
+                raise RuntimeError(f"run {run_id} is deleted")
+            refused.append(why)
+        if refused:
+            raise Refused(f"MLflow does not take {len(refused)} of {count} values: {refused[0]}", len(refused))
+
+    @property
+    def target(self) -> str:
+        """What ``uniformity sync --to`` calls the store."""
+        return f"mlflow:{masked(str(self._uri))}"
+
+    @property
+    def store(self) -> dict[str, Any] | None:
+        """What the journal is to know: where the run is, once there is one."""
+        if self.run_id is None:
+            return None
+        return {"kind": "mlflow", "uri": masked(str(self._uri)), "run_id": self.run_id}
 
     def alert(self, alert: Alert, key: str) -> None:
         """Tag the run and add the alert's message as a text artifact."""
@@ -139,6 +158,7 @@ class MLflowWriter:
             self._ours = False
 
     def _join(self) -> tuple[MlflowClient, str]:
+        ask(str(self._uri))
         if self._client is None:
             self._client = MlflowClient(tracking_uri=self._uri)
         if self.run_id is None:
@@ -150,14 +170,9 @@ class MLflowWriter:
         """Return the id of the run to go on with, running again; None if there is none."""
         if self._last is None:
             return None
-        try:
-            there = client.get_run(self._last).info.lifecycle_stage == LifecycleStage.ACTIVE
-        except MlflowException as error:
-            if error.error_code not in _MISSING:  # a server that is down may still have it
-                raise
-            there = False
-        if not there:
-            log.warning("uniformity: MLflow run %s is not in %s any more; a new one is begun", self._last, self._uri)
+        if active_run(client, self._last) is None:
+            told = "uniformity: MLflow run %s is not in %s any more; a new one is begun"
+            log.warning(told, self._last, masked(str(self._uri)))
             self._last = None
             return None
         client.update_run(self._last, status="RUNNING")
@@ -167,9 +182,70 @@ class MLflowWriter:
         name = self._experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME")
         if name is None:
             # mlflow.set_experiment sets this variable too.
-            experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID", _DEFAULT_EXPERIMENT)
+            experiment_id = os.environ.get("MLFLOW_EXPERIMENT_ID", DEFAULT_EXPERIMENT)
         elif (found := client.get_experiment_by_name(name)) is not None:
             experiment_id = found.experiment_id
         else:
             experiment_id = client.create_experiment(name)
         return str(client.create_run(experiment_id, run_name=self._run_name).info.run_id)
+
+
+def _metrics(readings: Sequence[Entry]) -> tuple[list[Metric], list[str]]:
+    """Return what MLflow can hold of some readings, and why it cannot hold the rest."""
+    metrics, refused = [], []
+    for values, step, seconds in readings:
+        for key, value in values.items():
+            try:
+                number = float(value)
+                if not is_storable(step, seconds):
+                    raise ValueError("its step or time is out of all bounds")
+                finite = number if math.isfinite(number) else math.nan
+                metrics.append(Metric(mlflow_key(key), finite, int(seconds * 1000), step))
+            except (TypeError, ValueError, ArithmeticError) as error:
+                refused.append(f"{key} at step {step}: {in_words(error)}")
+    return metrics, refused
+
+
+def log_metrics(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -> Iterator[str]:
+    """Log metrics, and yield what of them MLflow will never take, and why: one bad value costs only itself.
+
+    Args:
+        client: of the store.
+        run_id: of a run in it.
+        metrics: any number, in order.
+
+    Raises:
+        MlflowException: the store takes none now.
+    """
+    for k in range(0, len(metrics), _BATCH):
+        yield from _log_batch(client, run_id, metrics[k : k + _BATCH])
+
+
+def _log_batch(client: MlflowClient, run_id: str, metrics: Sequence[Metric]) -> Iterator[str]:
+    """Log a batch, or else its halves, down to what is refused by itself."""
+    try:
+        client.log_batch(run_id, metrics=metrics)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(INVALID_PARAMETER_VALUE):
+            raise
+        if len(metrics) == 1:
+            yield f"{metrics[0].key} at step {metrics[0].step}: {error.message}"
+            return
+        half = len(metrics) // 2
+        yield from _log_batch(client, run_id, metrics[:half])
+        yield from _log_batch(client, run_id, metrics[half:])
+
+
+def active_run(client: MlflowClient, run_id: str) -> Run | None:
+    """Return a run; None if the store does not have it, or among the deleted.
+
+    Raises:
+        MlflowException: the store does not answer.
+    """
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in _MISSING:  # a store that is down may have it
+            raise
+        return None
+    return run if run.info.lifecycle_stage == LifecycleStage.ACTIVE else None

@@ -46,6 +46,8 @@ def watch(
     overload: str = "skip",
     prefix: str = "uniformity",
     journal: str | Path | None = None,
+    durable: bool = False,
+    close_timeout: float = 10.0,
     total_steps: int | None = None,
     first_step: int = 0,
     together: bool = True,
@@ -84,6 +86,10 @@ def watch(
         prefix: what the metric keys begin with.
         journal: file to record readings in; None for ``uniformity.jsonl`` in the working directory. A file of another
             run stays: ``uniformity-2.jsonl`` it is then.
+        durable: have the disk confirm each record of the journal (fdatasync): a crash of the machine costs none, and a
+            reading, on its thread, takes as long as the disk does.
+        close_timeout: seconds that the end of training waits for readings and writers, >= 0; what a writer has not
+            taken by then is in the journal, and a warning says how to write it.
         total_steps: steps of the whole training, for a loss whose weight depends on how much is done.
         first_step: the number of the first step, of a training that goes on without this monitor's state.
         together: whether the ranks of torch.distributed, where it is initialised, train this model together.
@@ -130,6 +136,8 @@ def watch(
         overload=overload,
         prefix=prefix,
         journal=journal,
+        durable=durable,
+        close_timeout=close_timeout,
         total_steps=total_steps,
     )
     _check_free(model, monitor.prefix)

@@ -26,10 +26,11 @@ _OPENING, _CLOSING = "[{", "]}"
 def keys_of(text: str) -> dict[str, Any]:
     """Return the keys that a line such as ``layer=projector,every_n_steps=50,alerts=stop`` gives.
 
-    Values are written as in YAML; commas inside of brackets belong to a value: ``metrics=[w2,rankme]``.
+    Values are written as in YAML, without tags and anchors; commas inside of brackets belong to a value:
+    ``metrics=[w2,rankme]``.
 
     Raises:
-        ValueError: a part is not ``key=value``, or a key is given twice.
+        ValueError: a part is not ``key=value``, a key is given twice, or a value cannot be read.
     """
     keys: dict[str, Any] = {}
     for part in _split(text):
@@ -39,8 +40,8 @@ def keys_of(text: str) -> dict[str, Any]:
         if name in keys:
             raise ValueError(f"{name} is given twice")
         try:
-            keys[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            keys[name] = yaml.load(value, _Plain)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ValueError(f"{name}: {value!r} cannot be read as a value of YAML: {error}") from error
     return keys
 
@@ -60,6 +61,17 @@ def arguments(keys: Mapping[Any, Any]) -> dict[str, Any]:
     _check("UniformityCallback has no argument", keys, KEYS)
     given = {name: value for name, value in keys.items() if value is not None or name == "alerts"}
     return {name: _CONVERT[name](value) if name in _CONVERT else value for name, value in given.items()}
+
+
+class _Plain(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
+    """Data alone: a tag asks for another type than what is written looks like, and an anchor may refer to itself."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse what is not there to be a value, else do as ever."""
+        event = self.peek_event()
+        if event.anchor or event.tag:
+            raise ValueError("it has a tag, an anchor or an alias")
+        return super().compose_node(parent, index)
 
 
 def _split(text: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ import math
 import pytest
 
 from uniformity_callbacks import Alert, Reading, read_journal
-from uniformity_callbacks.journal import JournalWriter
+from uniformity_callbacks.recording import JournalWriter
 
 ALERT = Alert("constant", 120, 100, (0.97, math.nan), 0.95, "stop", "projector", "constant collapse\n…")
 
@@ -103,7 +103,7 @@ def test_a_place_that_cannot_be_written_to(tmp_path):
         JournalWriter(tmp_path / "file" / "a.jsonl", run={})
 
 
-def test_a_line_cut_by_a_full_disk_costs_only_itself(tmp_path):
+def test_a_line_cut_by_a_full_disk_is_written_when_there_is_room(tmp_path, caplog):
     class Full:
         """Takes half of what it is given while the disk is full."""
 
@@ -113,21 +113,27 @@ def test_a_line_cut_by_a_full_disk_costs_only_itself(tmp_path):
         def write(self, data):
             return self.file.write(data[: len(data) // 2] if self.full else data)
 
-        def close(self):
-            self.file.close()
+        def __getattr__(self, name):
+            return getattr(self.file, name)
 
     journal = JournalWriter(tmp_path / "a.jsonl", run={})
     journal._file = Full(journal._file)
     journal.reading(reading(0))
     journal._file.full = True
-    with pytest.raises(OSError, match=r"only .* bytes could be written"):
+    with pytest.raises(OSError, match="No space left on device"):
         journal.reading(reading(1))
+    assert read_journal(tmp_path / "a.jsonl").unreadable == []  # half a line is taken back
+    assert journal.waiting == 1
     journal._file.full = False
-    journal.reading(reading(2))
+    begin = journal.reading(reading(2))
     journal.close()
     back = read_journal(tmp_path / "a.jsonl")
-    assert [r.step for r in back.readings] == [0, 2]
-    assert back.unreadable == [3]
+    assert [r.step for r in back.readings] == [0, 1, 2]
+    assert back.unreadable == []
+    line = (tmp_path / "a.jsonl").read_bytes()[begin:]
+    assert json.loads(line)["step"] == 2
+    assert "can be written again" in caplog.text
+    assert "nothing is lost" in caplog.text
 
 
 def test_an_empty_file_is_a_journal_of_nothing(tmp_path):

@@ -134,14 +134,14 @@ def test_a_resumed_run_goes_on_as_one_that_was_not_interrupted(tmp_path, cut):
     expected, weights = said(out), read_journal(monitor.journal).series("aux_weight")
 
     first, _, before = scripted(tmp_path, collapsed, range(cut), **arguments)
-    torch.save(first.state_dict(), tmp_path / "state.pt")  # and then the process is killed
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    first._desk.reader._journal._file.close()  # and then the process is killed
     second = UniformityMonitor("projector", every_n_steps=1, **arguments)
     second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     model = Scripted(collapsed)
     second.attach(model, directory=tmp_path)
     after = play(second, model, range(cut, 14))
     second.close()
-    first.close()
     assert said(before) + said(after) == expected
     assert [o.reading.step for _, o in before + after] == list(range(13))
     assert read_journal(second.journal).series("aux_weight") == weights

@@ -76,7 +76,7 @@ def test_a_failing_writer_harms_nobody(tmp_path, caplog):
     assert [r.step for r in read_journal(monitor.journal).readings] == got
     assert len(outcomes) == 5
     assert caplog.text.count("writer bad: write at step 0: OSError: disk full") == 1
-    assert "5 readings failed, 0 were still waiting" in caplog.text
+    assert f"writer bad: 5 readings failed; all are in the journal {monitor.journal}" in caplog.text
 
 
 def test_a_slow_writer_holds_up_neither_training_nor_alerts(tmp_path):
@@ -127,6 +127,11 @@ def test_leaves_no_hook_and_no_thread(tmp_path):
         ({"writers": [3]}, TypeError, r"writers must be callables \(values, step\), got 3"),
         ({"auxiliary": "0.1"}, TypeError, "weight must be a number"),
         ({"alerts": "loud"}, ValueError, "alerts must be None"),
+        ({"close_timeout": -1}, ValueError, "close_timeout must be seconds from 0 to a billion, got -1"),
+        ({"close_timeout": math.nan}, ValueError, "close_timeout must be seconds from 0 to a billion, got nan"),
+        ({"close_timeout": math.inf}, ValueError, "close_timeout must be seconds from 0 to a billion, got inf"),
+        ({"close_timeout": "10"}, TypeError, "close_timeout must be a number of seconds, got '10'"),
+        ({"durable": 1}, TypeError, "durable must be True or False, got 1"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -139,13 +144,13 @@ def test_bad_arguments(arguments, error, message):
 def test_a_broken_state_is_reported_and_left(state, caplog):
     monitor = UniformityMonitor()
     monitor.load_state_dict(state)
-    assert monitor.faults.count == 1
+    assert monitor.faults.count == 2
     assert "could not be restored, alerts begin anew" in caplog.text
     assert monitor.state_dict()["alerts"] == []
 
 
 def test_what_goes_wrong_at_the_end_does_not_hide_why_training_ended(tmp_path, caplog, monkeypatch):
-    from uniformity_callbacks.journal import JournalWriter
+    from uniformity_callbacks.recording import JournalWriter
 
     def fail(self):
         self._file.close()
@@ -157,7 +162,7 @@ def test_what_goes_wrong_at_the_end_does_not_hide_why_training_ended(tmp_path, c
 
 
 def test_a_journal_that_fails_costs_nothing_but_itself(tmp_path, caplog, monkeypatch):
-    from uniformity_callbacks.journal import JournalWriter
+    from uniformity_callbacks.recording import JournalWriter
 
     def fail(self, reading):
         raise OSError("no space left on device")

@@ -9,6 +9,7 @@ import uniformity_callbacks
 PACKAGE = Path(uniformity_callbacks.__file__).parent
 ORDER = [
     "names",
+    "masking",
     "schedules",
     "polar",
     "spectrum",
@@ -48,16 +49,22 @@ ORDER = [
     "rules",
     "wording",
     "alerts",
-    "journal",
     "faults",
+    "lines",
+    "journal",
+    "recording",
     "worker",
     "writers",
+    "outage",
+    "feeds",
+    "records",
     "load",
     "reader",
     "pool",
     "epochs",
     "company",
     "responder",
+    "memory",
     "desk",
     "driver",
     "arguments",
@@ -81,7 +88,7 @@ def imports(path):
 def test_importing_the_core_imports_no_framework():
     code = """
 import sys, uniformity_callbacks
-frameworks = "lightning pytorch_lightning tensorboard mlflow torchmetrics sklearn matplotlib rich"
+frameworks = "lightning pytorch_lightning tensorboard mlflow torchmetrics sklearn matplotlib rich click"
 print(sorted({name.partition(".")[0] for name in sys.modules} & set(frameworks.split())))
 """
     out = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
@@ -101,7 +108,7 @@ def test_imports_go_one_way():
         seen.add(name)
     files = {path.relative_to(PACKAGE).with_suffix("") for path in [*PACKAGE.glob("*.py"), *PACKAGE.glob("f*/*.py")]}
     modules = {".".join(file.parts).removesuffix(".__init__") for file in files}
-    assert modules == seen | {"__init__"}
+    assert modules == seen | {"__init__", "__main__"}  # the last is a door to the command line, and imports it
 
 
 def test_public_names():
@@ -119,3 +126,5 @@ def test_what_ships_beside_the_code():
     for package in ("lightning.pytorch", "pytorch_lightning"):
         (entry,) = entry_points(group=f"{package}.callbacks_factory", name="uniformity-callbacks")
         assert entry.value == "uniformity_callbacks.integrations.factory:callbacks"
+    (command,) = entry_points(group="console_scripts", name="uniformity")
+    assert command.value == "uniformity_callbacks.integrations.command:main"

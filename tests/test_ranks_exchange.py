@@ -113,7 +113,7 @@ def test_all_ranks_remember_what_the_first_alone_has_read(tmp_path):
 def attached_again(rank, directory):
     model, monitor = Scripted([]), UniformityMonitor("projector", every_n_steps=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("uniformity_callbacks.monitor.JournalWriter", fails)
+        patch.setattr("uniformity_callbacks.records.JournalWriter", fails)
         with pytest.raises(RuntimeError, match="planned"):
             monitor.attach(model, directory=directory)
     hooks = len(model.projector._forward_hooks)

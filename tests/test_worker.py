@@ -4,9 +4,15 @@ import time
 from uniformity_callbacks.worker import Worker
 
 
+def unexpected(error):
+    raise error
+
+
 def test_works_in_order_on_a_thread_of_its_own():
     seen = []
-    worker = Worker(lambda items: seen.append((*items, threading.current_thread().name)), name="w", capacity=100)
+    worker = Worker(
+        lambda items: seen.append((*items, threading.current_thread().name)), name="w", failed=unexpected, capacity=100
+    )
     assert all(worker.put(k) for k in range(50))
     assert worker.close(5.0) == 0
     assert seen == [(k, "w") for k in range(50)]
@@ -14,7 +20,7 @@ def test_works_in_order_on_a_thread_of_its_own():
 
 def test_refuses_what_does_not_fit_and_never_waits():
     gate = threading.Event()
-    worker = Worker(lambda items: gate.wait(5.0), name="w", capacity=2)
+    worker = Worker(lambda items: gate.wait(5.0), name="w", failed=unexpected, capacity=2)
     worker.put(0)
     while len(worker._items):
         time.sleep(0.001)  # the first is being worked on
@@ -29,7 +35,7 @@ def test_refuses_what_does_not_fit_and_never_waits():
 
 def test_close_gives_up_in_time_and_says_what_is_left():
     gate = threading.Event()
-    worker = Worker(lambda items: gate.wait(30.0), name="w", capacity=10)
+    worker = Worker(lambda items: gate.wait(30.0), name="w", failed=unexpected, capacity=10)
     for k in range(4):
         worker.put(k)
     begin = time.monotonic()
@@ -41,7 +47,7 @@ def test_close_gives_up_in_time_and_says_what_is_left():
 
 def test_unused_has_no_thread():
     before = threading.active_count()
-    worker = Worker(print, name="w", capacity=1)
+    worker = Worker(print, name="w", failed=unexpected, capacity=1)
     assert threading.active_count() == before
     assert worker.close(1.0) == 0
 
@@ -52,7 +58,7 @@ def test_lets_go_of_an_item_when_done():
     class Item:
         pass
 
-    worker = Worker(lambda items: None, name="w", capacity=1)
+    worker = Worker(lambda items: None, name="w", failed=unexpected, capacity=1)
     item = Item()
     alive = weakref.ref(item)
     worker.put(item)
@@ -64,7 +70,9 @@ def test_lets_go_of_an_item_when_done():
 
 def test_gathers_while_it_rests_unless_there_is_a_hurry():
     calls = []
-    worker = Worker(lambda items: calls.append(list(items)), name="w", capacity=100, at_most=3, rest=60.0)
+    worker = Worker(
+        lambda items: calls.append(list(items)), name="w", failed=unexpected, capacity=100, at_most=3, rest=60.0
+    )
     worker.put(0)
     while not calls:
         time.sleep(0.001)  # the first never waits
@@ -86,7 +94,9 @@ def test_gathers_while_it_rests_unless_there_is_a_hurry():
 
 def test_rests_no_longer_than_it_is_to():
     calls = []
-    worker = Worker(lambda items: calls.append(time.monotonic()), name="w", capacity=100, at_most=10, rest=0.2)
+    worker = Worker(
+        lambda items: calls.append(time.monotonic()), name="w", failed=unexpected, capacity=100, at_most=10, rest=0.2
+    )
     worker.put(0)
     while not calls:
         time.sleep(0.001)
@@ -104,7 +114,7 @@ def test_all_that_is_being_worked_on_counts_as_left():
         begun.set()
         gate.wait(30.0)
 
-    worker = Worker(work, name="w", capacity=100, at_most=10, rest=0.2)
+    worker = Worker(work, name="w", failed=unexpected, capacity=100, at_most=10, rest=0.2)
     worker.put(0)
     assert begun.wait(5.0)
     begun.clear()
@@ -119,3 +129,19 @@ def test_all_that_is_being_worked_on_counts_as_left():
     assert begun.wait(5.0)
     assert worker.close(0.1) == 12
     gate.set()
+
+
+def test_outlives_what_the_work_raises():
+    done, errors = [], []
+
+    def work(items):
+        if items == [1]:
+            raise ValueError("one")
+        done.extend(items)
+
+    worker = Worker(work, name="w", failed=errors.append, capacity=10)
+    for k in range(3):
+        worker.put(k)
+    assert worker.close(5.0) == 0
+    assert done == [0, 2]
+    assert [str(error) for error in errors] == ["one"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, get_args
 
@@ -182,6 +182,11 @@ class AlertBook:
             if alert:
                 alerts.append(alert)
         return alerts
+
+    def unused(self, layers: Collection[str]) -> list[str]:
+        """Return in words what is remembered of layers that are not among these, and of kinds that have no rule."""
+        known = [(layer, kind) for layer, kind in self._watches if layer not in layers or self.rule(kind) is None]
+        return [f"alerts of the kind {kind} of {layer}" for layer, kind in known]
 
     def state_dict(self) -> list[dict[str, Any]]:
         """Return what is remembered as plain lists, dicts, numbers and strings."""

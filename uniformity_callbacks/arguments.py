@@ -46,6 +46,22 @@ def check_overload(overload: str) -> Overload:
     )
 
 
+def check_durable(durable: bool) -> bool:
+    """Return it; raise TypeError unless it is True or False."""
+    if not isinstance(durable, bool):
+        raise TypeError(f"durable must be True or False, got {durable!r}")
+    return durable
+
+
+def check_timeout(close_timeout: float) -> float:
+    """Return it as a float; raise TypeError or ValueError unless it is a number of seconds, 0 to a billion."""
+    if isinstance(close_timeout, bool) or not isinstance(close_timeout, (int, float)):
+        raise TypeError(f"close_timeout must be a number of seconds, got {close_timeout!r}")
+    if not 0 <= close_timeout <= 1e9:  # threads wait no longer
+        raise ValueError(f"close_timeout must be seconds from 0 to a billion, got {close_timeout!r}")
+    return float(close_timeout)
+
+
 def check_layers(layer: Layer | Sequence[Layer]) -> tuple[Layer, ...]:
     """Return the layers as a tuple; raise ValueError if there is none."""
     layers = (layer,) if layer is None or isinstance(layer, (str, nn.Module)) else tuple(layer)

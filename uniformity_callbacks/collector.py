@@ -105,7 +105,7 @@ class Collector:
         """Put the hooks on."""
         for layer in self._layers:
             if self._on_backward is not None:
-                layer.tap.listen(Backwards(partial(self._backward, layer)))
+                layer.tap.listen(Backwards(partial(self._backward, self._on_backward, layer)))
             layer.tap.attach()
 
     def detach(self) -> None:
@@ -271,11 +271,11 @@ class Collector:
         self._forget()
         return gathered
 
-    def _backward(self, layer: _Layer, fresh: bool | None) -> None:
-        assert self._on_backward is not None, "taps listen for it"
-        self._on_backward(fresh is not None)
+    def _backward(self, tell: Callable[[bool], None], layer: _Layer, fresh: bool | None) -> None:
+        tell(fresh is not None)
         if fresh is not None and not self._repeated:
-            layer.passes.spend(fresh=fresh)
+            with layer.tap.kept_from_training(layer.tap.name):
+                layer.passes.spend(fresh=fresh)
 
     def _adds(self, layer: _Layer) -> bool:
         return self._auxiliary is not None and (self._auxiliary.when == "always" or layer.alerted)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from uniformity_callbacks.company import Company
 from uniformity_callbacks.faults import Faults
 from uniformity_callbacks.gathered import Gathered
+from uniformity_callbacks.names import key_of
 from uniformity_callbacks.pool import Pooled
 from uniformity_callbacks.reader import Capture, Outcome, Reader
 from uniformity_callbacks.responder import Responder
@@ -83,12 +84,11 @@ class Desk:
 
     def submit(self, gathered: Sequence[Gathered], *, step: int, stage: str, first: bool = False) -> None:
         """Hand what all ranks gathered to the reader."""
-        prefix = self._prefix if stage == "train" else f"{self._prefix}/{stage}"
         captures = []
         for layer in gathered if self.reads else ():
             if layer.sample is None and (first or not self._responder.tells_of_blindness):
                 self._tell_blind(layer, step)
-            key = f"{prefix}/{layer.layer}/" if self._layered else f"{prefix}/"
+            key = key_of(self._prefix, stage, layer.layer if self._layered else None)
             captures.append(
                 Capture(step, layer.layer, key, time.time(), layer.sample, layer.extras, stage=stage, why=layer.why)
             )

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
+from uniformity_callbacks.alerts import CollapseError
 from uniformity_callbacks.collector import Collector
 from uniformity_callbacks.company import Company
 from uniformity_callbacks.desk import Desk
@@ -23,9 +24,6 @@ as ``EarlyStopping`` and ``ModelCheckpoint`` do, must find them, and not those o
 _READING_S = 1.0
 """How long a due step waits for the reading before it, which had a whole interval to finish: normally not at all, and
 where readings are known to take too long never."""
-
-CLOSE_S = 10.0
-"""How long the end of training waits for readings, and then for each writer."""
 
 
 class Driver:
@@ -80,6 +78,7 @@ class Driver:
         self._collecting.start(step)
         if step == 0 and not self._resumed:
             self._responder.reset()
+        self._responder.resume(step, self._collecting.names, loaded=self._resumed)
         self._collecting.alert(self._responder.collapsed)
 
     def begin(self, step: int, *, accumulating: bool = False, repeated: bool = False) -> None:
@@ -222,6 +221,17 @@ class Driver:
             with self.kept_from_training("collect", always=True):
                 outcomes = self._act(self._desk.tell(ready))
         return outcomes
+
+    def absorb(self, doing: str, error: Exception) -> None:
+        """Take an error that has come through all guards to a hook, so that it goes no further; or raise it.
+
+        Args:
+            doing: what the hook does.
+            error: which it raised: before the end of the first step, or for an alert, it is raised again.
+        """
+        if not self._started or isinstance(error, CollapseError):
+            raise error
+        self.faults.add(doing, error)
 
     def enforce(self) -> None:
         """Raise the error of an alert whose action is "raise"; to be called once its outcome was published.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,31 +15,32 @@ from uniformity_callbacks.alerts import AlertBook
 from uniformity_callbacks.arguments import (
     Layer,
     check_cadence,
+    check_durable,
     check_layers,
     check_length,
     check_loss,
     check_names,
     check_overload,
+    check_timeout,
     check_writers,
 )
 from uniformity_callbacks.collector import Collector
 from uniformity_callbacks.company import Company
 from uniformity_callbacks.desk import Desk
-from uniformity_callbacks.driver import CLOSE_S, Driver
+from uniformity_callbacks.driver import Driver
 from uniformity_callbacks.faults import Faults
-from uniformity_callbacks.journal import JournalWriter
+from uniformity_callbacks.feeds import Feed
 from uniformity_callbacks.loss import WassersteinLoss
+from uniformity_callbacks.memory import Memory
 from uniformity_callbacks.panel import DEFAULT_METRICS, check_metrics
 from uniformity_callbacks.ranks import Ranks
 from uniformity_callbacks.reader import Outcome, Reader
+from uniformity_callbacks.records import Records
 from uniformity_callbacks.responder import Responder
 from uniformity_callbacks.rules import Action, CollapseAlert
 from uniformity_callbacks.schedules import Schedule
 from uniformity_callbacks.tap import Output, Tap
-from uniformity_callbacks.writers import Feed, Writer, load_writer_states, writer_states
-
-JOURNAL_NAME = "uniformity.jsonl"
-"""File name of the journal where none is given."""
+from uniformity_callbacks.writers import Writer
 
 
 class UniformityMonitor(Driver):
@@ -61,6 +63,8 @@ class UniformityMonitor(Driver):
         overload: what gives way where readings take too long: "skip" (due steps) or "subsample" (rows of each view).
         prefix: what the metric keys begin with.
         journal: file to record readings in; None for `JOURNAL_NAME` in the run's directory.
+        durable: have the disk confirm each record (fdatasync), so that a crash of the machine costs none.
+        close_timeout: seconds that the end of training waits for readings and writers, >= 0.
         total_steps: optimizer steps of the whole training, for a loss whose weight depends on how much is done; None
             for what `attach` is told.
 
@@ -89,6 +93,8 @@ class UniformityMonitor(Driver):
         overload: str = "skip",
         prefix: str = "uniformity",
         journal: str | Path | None = None,
+        durable: bool = False,
+        close_timeout: float = 10.0,
         total_steps: int | None = None,
     ) -> None:
         check_cadence(every_n_steps, window, total_steps)
@@ -96,13 +102,14 @@ class UniformityMonitor(Driver):
         self._book, self.faults = AlertBook(alerts), Faults("uniformity")
         super().__init__(Responder(self._book, self.faults), self.faults, prefix=check_names(scope, prefix))
         self.every_n_steps, self.scope, self.window, self.total_steps = every_n_steps, scope, window, total_steps
-        self.auxiliary, self.writers = check_loss(auxiliary, self._book), check_writers(writers)
+        self.auxiliary, self.close_timeout = check_loss(auxiliary, self._book), check_timeout(close_timeout)
         self.metrics = tuple(dict.fromkeys((*check_metrics(metrics), *self._book.needs)))
         self._layers = check_layers(layer)
         self._tap: dict[str, Any] = {"output": output, "views": views, "calls": calls}
-        self._journal_path = None if journal is None else Path(journal)
+        path = None if journal is None else Path(journal)
+        self.records = Records(check_writers(writers), path, durable=check_durable(durable), faults=self.faults)
+        self._memory = Memory(self._responder, self.records, self.faults)
         self._directory: Path | None = None
-        self._resume = False
 
     @property
     def needs_total_steps(self) -> bool:
@@ -112,7 +119,7 @@ class UniformityMonitor(Driver):
     @property
     def journal(self) -> Path | None:
         """The journal's path once it is open."""
-        return self._journal_path
+        return self.records.path
 
     @property
     def layers(self) -> list[str]:
@@ -195,7 +202,7 @@ class UniformityMonitor(Driver):
         if company is not None:
             self._agree(company, joins=True)
         self._collecting.alert(self._responder.collapsed)
-        return partial(self._open.reader.close, CLOSE_S)
+        return partial(self._open.reader.close, self.close_timeout)
 
     def _collector_of(
         self,
@@ -220,19 +227,23 @@ class UniformityMonitor(Driver):
         )
 
     def _desk_of(self, layers: list[str], company: Company | None) -> Desk:
-        journal, feeds = None, []
+        journal, layered = None, len(layers) > 1
+        feeds: list[Feed] = []
         if self._directory is not None and (company is None or company.reads):
-            feeds = [Feed(writer) for writer in self.writers]
-            run = {"layers": layers, "every_n_steps": self.every_n_steps, "prefix": self.prefix}
-            journal = JournalWriter(self._journal_path or self._directory / JOURNAL_NAME, resume=self._resume, run=run)
-            self._journal_path, self._resume = journal.path, True
-        layered, overload = len(layers) > 1, self.overload
+            run = {
+                "layers": layers,
+                "every_n_steps": self.every_n_steps,
+                "prefix": self.prefix,
+                "resumed": self._resumed,
+            }
+            journal, feeds = self.records.open(self._directory, run, prefix=self.prefix, layered=layered)
+        overload = self.overload
         reader = Reader(self.metrics, self._book, faults=self.faults, journal=journal, feeds=feeds, overload=overload)
         return Desk(reader, self._responder, self.faults, prefix=self.prefix, layered=layered, company=company)
 
     def _agree(self, company: Company, *, joins: bool) -> None:
         """Begin together with the other ranks, or not at all; where it joins, with the memory of the first one."""
-        own = {"resumed": self._resumed, "alerts": self._book.state_dict(), **self._responder.state_dict([])}
+        own = {"resumed": self._resumed, **self._responder.state_dict([])}
         try:
             memory = company.begin(own if joins else {})
         except Exception:
@@ -240,7 +251,6 @@ class UniformityMonitor(Driver):
             raise
         if joins and not company.reads:
             self._resumed = memory["resumed"]
-            self._book.load_state_dict(memory["alerts"])
             self._responder.load_state_dict(memory)
 
     def close(self, *, together: bool = False) -> list[Outcome]:
@@ -257,37 +267,24 @@ class UniformityMonitor(Driver):
             return []
         self._resumed = False
         self._started = True  # whatever goes wrong from here on must not hide why training ended
-        ready = desk.ready(CLOSE_S)
+        deadline = time.monotonic() + self.close_timeout
+        ready = desk.ready(self.close_timeout)
         with self.kept_from_training("close"):
             outcomes = self._act(desk.tell(ready) if together else ready)
         with self.kept_from_training("close"):
-            desk.reader.close(CLOSE_S)
+            desk.reader.close(max(0.0, deadline - time.monotonic()))
         self._desk = self._company = None
         return outcomes
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain values, readings under way included."""
-        waiting: list[Outcome] = []
-        if self._desk is not None:
-            self._desk.reader.settle(CLOSE_S)
-            waiting = self._desk.reader.uncollected()
-        journal = None if self._journal_path is None else str(self._journal_path)
-        state = {"version": 1, "alerts": self._book.state_dict(), "journal": journal}
-        state["writers"] = writer_states(self.writers, self.faults)
-        return state | self._responder.state_dict(waiting)
+        reader = None if self._desk is None else self._desk.reader
+        return self._memory.state_dict(reader, self.close_timeout)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Any) -> None:
         """Take up what `state_dict` returned: alerts go on, and the journal is appended to where it is still there.
 
-        A state that cannot be read is reported and left: a run must resume all the same.
+        A part that cannot be read, or is of another version, is reported and left: a run must resume all the same.
         """
-        try:
-            self._book.load_state_dict(state["alerts"])
-            self._responder.load_state_dict(state)
-            if state["journal"] is not None and Path(state["journal"]).exists():
-                self._journal_path, self._resume = Path(state["journal"]), True
-            load_writer_states(self.writers, state.get("writers", ()), self.faults)
-            self._resumed = True
-        except Exception as error:
-            self._responder.reset()  # or half of it would have been taken up
-            self.faults.add("its state could not be restored, alerts begin anew", error)
+        self._resumed = True
+        self._memory.load_state_dict(state)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Output = str | int | Callable[[Any], Tensor] | None
@@ -16,7 +17,7 @@ def pick(output: Any, how: Output) -> Tensor:
     """Return the tensor (n, d) that ``how`` picks from a layer's output.
 
     Raises:
-        ValueError: there is no such part, it is not a tensor, not floating-point or not (n, d).
+        ValueError: there is no such part, it is not a tensor, not floating-point, not (n, d) with d >= 1, or sparse.
     """
     try:
         z = output if how is None else how(output) if callable(how) else output[how]
@@ -24,9 +25,10 @@ def pick(output: Any, how: Output) -> Tensor:
         raise ValueError(f"output={how!r} failed on {_describe(output)}: {type(error).__name__}: {error}") from error
     if not isinstance(z, Tensor):
         raise ValueError(f"output={how!r} gives {_describe(z)}, not a tensor; pick one by key, index or function")
-    if z.ndim != 2 or not z.is_floating_point():
+    if z.ndim != 2 or z.shape[1] == 0 or not z.is_floating_point() or z.layout != torch.strided:
+        kind = f"{z.dtype}" if z.layout == torch.strided else f"{z.layout} {z.dtype}"
         raise ValueError(
-            f"output={how!r} gives a {z.dtype} tensor {tuple(z.shape)}, expected floats (n, d); pass a function, "
+            f"output={how!r} gives a {kind} tensor {tuple(z.shape)}, expected floats (n, d); pass a function, "
             "e.g. output=lambda z: z.flatten(1)"
         )
     return z

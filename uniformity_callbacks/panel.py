@@ -81,7 +81,7 @@ def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
     if isinstance(metrics, str):
         raise ValueError(f"metrics must be a list of names, got the string {metrics!r}; write [{metrics!r}]")
     for name in metrics:
-        if name not in METRICS:
+        if not isinstance(name, str) or name not in METRICS:
             raise ValueError(f"metrics has no {name!r}; {nearest(str(name), METRICS)}")
     return tuple(metrics)
 

@@ -7,25 +7,29 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from uniformity_callbacks.alerts import Alert, AlertBook
 from uniformity_callbacks.faults import Faults
-from uniformity_callbacks.journal import JournalWriter
+from uniformity_callbacks.feeds import Feed
 from uniformity_callbacks.load import Load, Overload
 from uniformity_callbacks.panel import CORRECTED, Reading, measure
+from uniformity_callbacks.recording import JournalWriter
 from uniformity_callbacks.sample import REPEATS_TOLD, Sample, StepSample, Views
 from uniformity_callbacks.sample_size import LEAST_ROWS
 from uniformity_callbacks.threads import compute_alone
 from uniformity_callbacks.worker import Worker
-from uniformity_callbacks.writers import Feed
 
 log = logging.getLogger("uniformity_callbacks")
 
 _CAPACITY = 16
 """Captures that may wait; each holds a step's rows. A reading that finds no room is dropped, counted and reported."""
+
+_LEAST_CLOSE_S = 0.5
+"""What each writer has to finish, also where all else has taken the time."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,11 @@ class Reader:
         self._load = Load(overload)
         self._lock = threading.Lock()
         self._worker: Worker[Capture] = Worker(
-            self._read, name="uniformity-reader", capacity=_CAPACITY, begin=compute_alone
+            self._read,
+            name="uniformity-reader",
+            capacity=_CAPACITY,
+            failed=partial(faults.add, "its thread"),
+            begin=compute_alone,
         )
 
     @property
@@ -160,14 +168,19 @@ class Reader:
         return outcomes
 
     def close(self, timeout: float) -> None:
-        """Read what is waiting, then let the writers finish and close the journal; ``timeout`` seconds for each."""
+        """Read what is waiting, then let the writers finish and close the journal, in ``timeout`` seconds for all."""
+        deadline = time.monotonic() + timeout
         left = self._worker.close(timeout)
         if left:
             log.warning("uniformity: %d readings were not finished after %.0f s and are lost", left, timeout)
-        for feed in self._feeds:
-            feed.close(timeout)
-        if self._journal is not None:
-            self._journal.close()
+        try:
+            for feed in self._feeds:
+                feed.finish()
+            for feed in self._feeds:
+                feed.close(max(_LEAST_CLOSE_S, deadline - time.monotonic()))
+        finally:
+            if self._journal is not None:
+                self._journal.close()
 
     def _read(self, captures: list[Capture]) -> None:
         (capture,) = captures
@@ -188,9 +201,9 @@ class Reader:
         except Exception as error:  # a reading that fails is lost, the run is not
             self.faults.add("reading", error, step=capture.step)
             return
-        self._record(outcome)
+        begin, reading = self._record(outcome), outcome.reading
         for feed in self._feeds:
-            feed.put(outcome.values, outcome.reading.step, outcome.reading.time)  # values made anew for each
+            feed.put(outcome.values, reading.step, reading.time, begin=begin)  # values made anew for each
             for alert in outcome.alerts:
                 feed.alert(alert, capture.key)
         with self._lock:
@@ -225,15 +238,18 @@ class Reader:
         self._noted.add(capture.key)
         log.warning("uniformity: %s", note)
 
-    def _record(self, outcome: Outcome) -> None:
+    def _record(self, outcome: Outcome) -> int | None:
+        """Write to the journal, and return where in it the reading begins, if it is there."""
+        begin = None
         if self._journal is None:
-            return
+            return begin
         try:
-            self._journal.reading(outcome.reading)
+            begin = self._journal.reading(outcome.reading)
             for alert in outcome.alerts:
                 self._journal.alert(alert)
-        except Exception as error:  # a full disk must not cost the reading its other ways out
+        except Exception as error:  # a full disk must not cost the reading its other ways out; there, it waits
             self.faults.add("journal", error, step=outcome.reading.step)
+        return begin
 
 
 def _rows(sample: Sample | None) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from uniformity_callbacks.alerts import Alert, AlertBook, CollapseError
@@ -82,18 +82,44 @@ class Responder:
     def state_dict(self, waiting: list[Outcome]) -> dict[str, Any]:
         """Return the state as plain values, with outcomes that are not collected yet."""
         return {
+            "alerts": self._book.state_dict(),
             "last": dict(self.last),
             "standing": [list(pair) for pair in sorted(self._standing)],
             "waiting": [outcome.to_plain() for outcome in self.waiting + waiting],
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` returned, after the book has taken up its own."""
-        last, waiting = dict(state["last"]), [Outcome.from_plain(plain) for plain in state["waiting"]]
-        # Of alerts that the rules of this run do not watch nobody would say that they are over.
-        watched = {(a.layer, a.kind) for outcome in waiting for a in outcome.alerts} | self._book.standing
-        standing = {(layer, kind) for layer, kind in state["standing"]} & watched
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` returned: all of it or, with an error, nothing.
+
+        Raises:
+            Exception: whichever, the state is not as it was returned.
+        """
+        try:
+            self._book.load_state_dict(state["alerts"])
+            last, waiting = dict(state["last"]), [Outcome.from_plain(plain) for plain in state["waiting"]]
+            # Of alerts that the rules of this run do not watch nobody would say that they are over.
+            watched = {(a.layer, a.kind) for outcome in waiting for a in outcome.alerts} | self._book.standing
+            standing = {(layer, kind) for layer, kind in state["standing"]} & watched
+        except Exception:
+            self.reset()  # or half of it would have been taken up
+            raise
         self.last, self._standing, self.waiting = last, standing, waiting
+
+    def resume(self, step: int, layers: Collection[str], *, loaded: bool) -> None:
+        """Say what of a training that goes on is not known, or has no use any more.
+
+        Args:
+            step: the first to come.
+            layers: that are watched.
+            loaded: whether there was a state to load.
+        """
+        if not loaded:
+            if step > 0 and not self.last:
+                log.warning("uniformity: training goes on without a state of the monitor: alerts begin anew")
+            return
+        unused = self._book.unused(layers)
+        if unused:
+            log.warning("uniformity: resumed with other arguments; what was known has no use: %s", ", ".join(unused))
 
     def _act(self, alert: Alert) -> None:
         if self.speaks:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from uniformity_callbacks.panel import Reading
@@ -102,6 +104,7 @@ class CollapseAlert:
 
     Raises:
         ValueError: an argument is out of its range, or is for another kind.
+        TypeError: threshold, fall or hysteresis is no number.
 
     Example:
         >>> CollapseAlert("dimensional", threshold=16, action="stop").patience
@@ -123,6 +126,9 @@ class CollapseAlert:
         if not callable(self.action) and self.action not in get_args(NamedAction):
             names = ", ".join(get_args(NamedAction))
             raise ValueError(f"action must be one of {names} or a function of the alert, got {self.action!r}")
+        for name in ("threshold", "fall", "hysteresis"):
+            if isinstance(number := getattr(self, name), bool) or not isinstance(number, Real | None):
+                raise TypeError(f"{name} must be a number or None, got {number!r}")
         if self.threshold is not None:
             self._check_threshold(self.threshold)
             object.__setattr__(self, "threshold", float(self.threshold))  # frozen; the journal takes no NumPy number
@@ -137,9 +143,9 @@ class CollapseAlert:
         for name, value in defaults.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-        for name, number, least in (("patience", self.patience, 1), ("warmup_steps", self.warmup_steps, 0)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < least:
-                raise ValueError(f"{name} must be an integer >= {least} or None for the default, got {number!r}")
+        for name, whole, least in (("patience", self.patience, 1), ("warmup_steps", self.warmup_steps, 0)):
+            if isinstance(whole, bool) or not isinstance(whole, int) or whole < least:
+                raise ValueError(f"{name} must be an integer >= {least} or None for the default, got {whole!r}")
 
     @classmethod
     def defaults(cls, action: Action = "warn") -> list[CollapseAlert]:
@@ -204,13 +210,13 @@ class CollapseAlert:
     def _check_hysteresis(self, hysteresis: float) -> None:
         if self.kind not in HYSTERESIS:
             raise ValueError(f"hysteresis is for {' and '.join(HYSTERESIS)} alerts, got {hysteresis!r} for {self.kind}")
-        if not (math.isfinite(hysteresis) and hysteresis >= 0):
+        if not 0 <= hysteresis <= sys.float_info.max:
             raise ValueError(f"hysteresis must be >= 0 or None for the default, got {hysteresis!r}")
 
     def _check_threshold(self, threshold: float) -> None:
         if self.kind == "blind":
             raise ValueError(f"threshold is not for blind alerts, got {threshold!r}; leave it out and set patience")
-        if not (math.isfinite(threshold) and threshold > 0):
+        if not 0 < threshold <= sys.float_info.max:  # an integer may be beyond what is a float
             raise ValueError(f"threshold must be a positive number or None for the default, got {threshold!r}")
         if self.kind == "constant" and threshold > 1:
             raise ValueError(f"threshold of a constant alert is a mean resultant length in (0, 1], got {threshold}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
@@ -104,6 +105,6 @@ def check_weight(weight: object, name: str = "weight") -> float:
     """
     if isinstance(weight, bool) or not isinstance(weight, (int, float)):
         raise TypeError(f"{name} must be a number, got {weight!r}; e.g. 0.1")
-    if not (math.isfinite(weight) and weight >= 0):
+    if not 0 <= weight <= sys.float_info.max:  # an integer may be beyond what is a float
         raise ValueError(f"{name} must be finite and >= 0, got {weight}; published settings are 0.2 to 30")
     return float(weight)

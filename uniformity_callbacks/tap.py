@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -225,25 +227,31 @@ class Tap:
     def _finish(self, name: str, part: Tensor | Unfinished) -> list[Tensor]:
         if isinstance(part, Tensor):
             return [part]
-        try:
+        with self.kept_from_training(name):
             return self._copy(part.finish())
-        except Exception as error:
-            self.problem = f"{name}: {error}"
-            return []
+        return []
 
     def _recall(self, name: str) -> None:
-        try:
-            calls = self._hooks[name][0].memory.take()
-        except OverflowError as error:
-            self.problem = f"{name}: {error}"
-            return
-        for call in calls:
-            self._take(name, call)
+        with self.kept_from_training(name):
+            for call in self._hooks[name][0].memory.take():
+                self._take(name, call)
 
     def collect(self, name: str, module: nn.Module, output: Any) -> None:
         """Take in a call of a candidate."""
         if name not in self._candidates:
             return
+        with self.kept_from_training(name):
+            self._collect(name, module, output)
+
+    @contextmanager
+    def kept_from_training(self, name: str) -> Iterator[None]:
+        """Keep what goes wrong, out of memory for a copy, say, from the model's passes; it is told later."""
+        try:
+            yield
+        except Exception as error:
+            self.problem = f"{name}: {error}"
+
+    def _collect(self, name: str, module: nn.Module, output: Any) -> None:
         if this_backward() is not None:
             if self._backwards is not None:
                 self._backwards.begun()
@@ -257,28 +265,25 @@ class Tap:
     def _take(self, name: str, call: Call, module: nn.Module | None = None) -> None:
         trains = self.mode != "validate"
         caught = self._caught.setdefault(name, [])
-        try:
-            # Momentum and target networks run without gradients; so does the first pass of reentrant checkpointing.
-            if trains and not call.graded:
-                if module is None or not in_reentrant_checkpoint(module):
-                    self._unused = "without gradients"
-                elif self.mode == "train":
-                    caught.append(Unfinished(call.output, self._output))
-                else:
-                    caught.extend(self._copy(pick(call.output, self._output)))
+        # Momentum and target networks run without gradients; so does the first pass of reentrant checkpointing.
+        if trains and not call.graded:
+            if module is None or not in_reentrant_checkpoint(module):
+                self._unused = "without gradients"
+            elif self.mode == "train":
+                caught.append(Unfinished(call.output, self._output))
+            else:
+                caught.extend(self._copy(pick(call.output, self._output)))
+            return
+        z = pick(call.output, self._output)
+        if trains and not (z.requires_grad or call.trained):
+            self._unused = "its output needs no gradient: nothing before it is trained"
+            return
+        if trains and self._backwards is not None:
+            if self._evaluates(module):
+                self._unused = "in eval mode, unlike before; does model.train() follow the evaluation?"
                 return
-            z = pick(call.output, self._output)
-            if trains and not (z.requires_grad or call.trained):
-                self._unused = "its output needs no gradient: nothing before it is trained"
-                return
-            if trains and self._backwards is not None:
-                if self._evaluates(module):
-                    self._unused = "in eval mode, unlike before; does model.train() follow the evaluation?"
-                    return
-                self._backwards.follow(z)
-            caught.extend(self._copy(z))
-        except Exception as error:  # out of memory for the copy, say: the model's forward pass must not end by it
-            self.problem = f"{name}: {error}"
+            self._backwards.follow(z)
+        caught.extend(self._copy(z))
 
     def _evaluates(self, module: nn.Module | None) -> bool:
         if module is None:  # compiled code does not tell its mode

@@ -15,12 +15,14 @@ class Worker(Generic[T]):
     """Calls ``work(items)`` for what is put, in order, on a thread of its own.
 
     The thread is a daemon: one that hangs in a dead server must not keep the process from ending. It starts with the
-    first item. ``work`` must not raise; it handles its own errors.
+    first item and outlives what ``work`` raises. ``work`` may take out of its list what is done: only the rest counts
+    as left where the worker is closed meanwhile.
 
     Args:
         work: called on the thread with a list of items.
         name: the thread's name.
         capacity: items that may wait; `put` refuses more.
+        failed: told what ``work`` raises, whose items are gone then.
         begin: called on the thread before all.
         at_most: items of a call.
         rest: seconds from one call to the next in which items gather, unless there is a hurry.
@@ -32,28 +34,31 @@ class Worker(Generic[T]):
         *,
         name: str,
         capacity: int,
+        failed: Callable[[Exception], None],
         begin: Callable[[], None] | None = None,
         at_most: int = 1,
         rest: float = 0.0,
     ) -> None:
         self._work, self._name, self._capacity, self._begin = work, name, capacity, begin
-        self._at_most, self._rest = at_most, rest
+        self._at_most, self._rest, self._failed = at_most, rest, failed
         self._items: deque[T] = deque()
         self._hurry = False
+        self._hand: list[T] = []
         self._busy = 0  # items that are being worked on
         self._closing = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
-    def put(self, item: T, *, hurry: bool = False) -> bool:
+    def put(self, item: T, *, hurry: bool = False, beyond: bool = False) -> bool:
         """Queue an item without waiting; return False, with nothing queued, if the queue is full or closed.
 
         Args:
             item: what to queue.
             hurry: do not rest before it.
+            beyond: take it even if the queue is full.
         """
         with self._changed:
-            if self._closing or len(self._items) >= self._capacity:
+            if self._closing or (len(self._items) >= self._capacity and not beyond):
                 return False
             self._items.append(item)
             self._hurry |= hurry
@@ -75,7 +80,7 @@ class Worker(Generic[T]):
         deadline = time.monotonic() + timeout
         self.settle(timeout)
         with self._changed:
-            left = len(self._items) + self._busy
+            left = len(self._items) + len(self._hand)
             self._items.clear()
             self._closing = True
             self._changed.notify_all()
@@ -83,6 +88,23 @@ class Worker(Generic[T]):
         if thread is not None:
             thread.join(max(0.0, deadline - time.monotonic()))
         return left
+
+    @property
+    def waits(self) -> bool:
+        """Whether items are queued."""
+        return bool(self._items)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more items."""
+        return self._closing
+
+    def pause(self, seconds: float) -> bool:
+        """From within ``work``: wait, less where there is a hurry; return False if the worker was closed meanwhile."""
+        with self._changed:
+            self._hurry = False
+            self._changed.wait_for(lambda: self._hurry or self._closing, seconds)
+            return not self._closing
 
     def _run(self) -> None:
         if self._begin is not None:
@@ -94,13 +116,16 @@ class Worker(Generic[T]):
                 self._changed.wait_for(lambda: self._hurry or self._closing, max(0.0, rested - time.monotonic()))
                 if not self._items:
                     return
-                items = [self._items.popleft() for _ in range(min(self._at_most, len(self._items)))]
+                self._hand = items = [self._items.popleft() for _ in range(min(self._at_most, len(self._items)))]
                 self._hurry &= bool(self._items)
                 self._busy = len(items)
             try:
                 self._work(items)
+            except Exception as error:
+                self._failed(error)
             finally:
                 del items  # a sample is not kept alive until the next one comes
+                self._hand = []
                 rested = time.monotonic() + self._rest
                 with self._changed:
                     self._busy = 0

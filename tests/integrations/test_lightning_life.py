@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import threading
+import time
 
 import pytest
 import torch
@@ -33,6 +34,46 @@ def test_a_failing_writer_or_logger_never_reaches_training(caplog):
     assert len(journal(callback).readings) == 4
     assert "writer bad: write at step 0: RuntimeError: bad writer" in caplog.text
     assert "no space left" in caplog.text
+
+
+TAKES_S = 0.15
+
+
+class Away(CSVLogger):
+    """Its server is away for a while: it raises after as long as that takes."""
+
+    def __init__(self, tries):
+        super().__init__("csv")
+        self.tries, self.calls, self.got = tries, 0, []
+
+    def log_metrics(self, metrics, step=None):
+        if "uniformity/w2" not in metrics:
+            return
+        self.calls += 1
+        if self.calls <= self.tries:
+            time.sleep(TAKES_S)
+            raise ConnectionError("no answer")
+        self.got.append(step)
+
+
+class Dawdles(Twin):
+    def on_train_batch_start(self, batch, batch_idx):
+        time.sleep(0.1)
+
+
+def test_a_logger_that_comes_back_gets_what_waited(caplog):
+    callback = UniformityCallback(every_n_steps=1)
+    fit(new(Dawdles), [callback], logger=(away := Away(1)), max_steps=50, max_epochs=-1)
+    assert away.got == list(range(50))
+    assert caplog.text.count("ConnectionError: no answer") == 1
+
+
+def test_a_logger_that_does_not_come_back_is_left_alone(caplog):
+    callback, began = UniformityCallback(every_n_steps=1), time.monotonic()
+    fit(new(), [callback], logger=(away := Away(99)), max_steps=100, max_epochs=-1)
+    assert 1 <= away.calls <= 1 + (time.monotonic() - began) / (10 * TAKES_S)
+    left = f"100 readings were still waiting for Away, which raises; see uniformity sync {callback.monitor.journal}"
+    assert left in caplog.text
 
 
 @pytest.mark.filterwarnings("ignore:Detected KeyboardInterrupt")
@@ -87,8 +128,10 @@ def test_a_checkpoint_holds_plain_values_and_resumes(tmp_path):
     second = UniformityCallback(every_n_steps=1, alerts=rules)
     fit(new(Constant), [second, copy.deepcopy(saver)], **{**options, "max_steps": 4}, ckpt_path=tmp_path / "two.ckpt")
     assert second.monitor.journal == first.monitor.journal
-    assert [r.step for r in journal(second).readings] == [0, 1, resumed(2), resumed(3)]
-    assert [(a.step, a.since) for a in journal(second).alerts] == [(resumed(2), 0)]
+    read = journal(second)
+    assert [r.step for r in read.readings] == [*range(resumed(2)), resumed(2), resumed(3)]
+    assert [r.step for r in read.abandoned] == [1] * BEFORE_2_5  # Lightning has it twice, as if it was done again
+    assert [(a.step, a.since) for a in read.alerts] == [(resumed(2), 0)]
 
 
 def test_keys_are_there_from_the_start_of_a_resumed_run(tmp_path):

@@ -10,8 +10,8 @@ from mlflow.tracking import MlflowClient
 from test_mlflow import VALUES, history, write
 
 from uniformity_callbacks import UniformityMonitor
+from uniformity_callbacks.feeds import Feed
 from uniformity_callbacks.integrations.mlflow import MLflowWriter
-from uniformity_callbacks.writers import Feed
 
 
 def store(place):
@@ -56,7 +56,7 @@ def test_a_run_that_is_not_there_any_more_is_followed_by_a_new_one(place, gone, 
     assert f"MLflow run {run_id} is not in {store(place)} any more; a new one is begun" in caplog.text
 
 
-def test_a_server_that_is_down_for_a_while_costs_no_second_run(place, monkeypatch):
+def test_a_server_that_is_down_for_a_while_costs_no_second_run_and_no_reading(place, monkeypatch, caplog):
     run_id = write(first := MLflowWriter())
     feed, get_run = Feed(second := resumed(first.state_dict())), MlflowClient.get_run
 
@@ -69,9 +69,11 @@ def test_a_server_that_is_down_for_a_while_costs_no_second_run(place, monkeypatc
         feed.put(VALUES, step)
         assert feed._worker.settle(60.0)
     feed.close(60.0)
-    assert feed.faults.count == 1
+    assert feed.faults.count == 0
+    assert "MlflowException: no connection; training goes on" in caplog.text
+    assert "takes readings again after" in caplog.text
     assert second.run_id == run_id
-    assert [step for step, _ in history(MlflowClient(store(place)), run_id)] == [0, 50, 150]
+    assert [step for step, _ in history(MlflowClient(store(place)), run_id)] == [0, 50, 100, 150]
 
 
 def test_a_run_that_is_given_or_active_comes_before_it(place):
@@ -131,7 +133,7 @@ def test_the_state_is_the_monitors_by_position(place, caplog):
     state["writers"][1] = 3
     other = UniformityMonitor(writers=[print, Odd(), MLflowWriter(), MLflowWriter()])
     other.load_state_dict(state)
-    assert [writer.state_dict()["run_id"] for writer in other.writers[2:]] == ["a" * 32, None]
+    assert [writer.state_dict()["run_id"] for writer in other.records.writers[2:]] == ["a" * 32, None]
     assert "OSError: takes none" in caplog.text
     del state["writers"]  # as an older version left it
     again = UniformityMonitor(writers=[MLflowWriter()])
@@ -143,3 +145,12 @@ def test_a_writer_can_be_pickled_before_and_after_it_wrote(place):
     writer = pickle.loads(pickle.dumps(MLflowWriter(experiment="pickled")))
     run_id = write(writer)
     assert write(pickle.loads(pickle.dumps(writer)), (100,)) == run_id
+
+
+def test_no_password_is_told(monkeypatch, caplog):
+    monkeypatch.setattr("uniformity_callbacks.integrations.mlflow.active_run", lambda client, run_id: None)
+    writer = resumed({"run_id": "a" * 32}, tracking_uri="https://me:secret@host/path")
+    writer._last = "a" * 32
+    assert writer._reopen(MlflowClient("https://host")) is None
+    assert "is not in https://***@host/path any more" in caplog.text
+    assert "secret" not in caplog.text + repr(writer.target)

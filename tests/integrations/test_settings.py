@@ -74,6 +74,8 @@ def test_what_needs_no_word_of_its_own_stays():
         "overload": "subsample",
         "prefix": "x",
         "journal": "a.jsonl",
+        "durable": True,
+        "close_timeout": 2.5,
     }
     assert arguments(keys) == keys
     assert UniformityCallback(**arguments(keys)).monitor.overload == "subsample"
