@@ -1,5 +1,6 @@
 import json
 import math
+import os
 
 import pytest
 
@@ -139,3 +140,22 @@ def test_a_line_cut_by_a_full_disk_is_written_when_there_is_room(tmp_path, caplo
 def test_an_empty_file_is_a_journal_of_nothing(tmp_path):
     (tmp_path / "a.jsonl").touch()
     assert read_journal(tmp_path / "a.jsonl").readings == []
+
+
+def test_a_record_that_the_disk_does_not_confirm_is_there_once(tmp_path, monkeypatch):
+    journal = JournalWriter(tmp_path / "a.jsonl", run={}, durable=True)
+    confirm, calls = os.fdatasync, []
+
+    def fails(number):
+        calls.append(number)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        journal.reading(reading(0))
+    assert read_journal(tmp_path / "a.jsonl").readings == []
+    monkeypatch.setattr(os, "fdatasync", lambda number: calls.append(number) or confirm(number))
+    journal.reading(reading(1))
+    journal.close()
+    assert [r.step for r in read_journal(tmp_path / "a.jsonl").readings] == [0, 1]
+    assert len(calls) == 3

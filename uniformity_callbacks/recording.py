@@ -68,7 +68,12 @@ class JournalWriter:
         self._end, self._torn = self._file.seek(0, os.SEEK_END), False
         self._gap: float | None = None  # since when the disk takes nothing
         self._lock = threading.Lock()  # the writers' threads tell of their stores
-        self._write({"type": "run", "format": FORMAT, "id": uuid.uuid4().hex, "time": time.time(), **run})
+        try:
+            self._write({"type": "run", "format": FORMAT, "id": uuid.uuid4().hex, "time": time.time(), **run})
+        except OSError as error:  # full, as it may be where a run is resumed
+            log.warning(
+                "uniformity: the journal %s cannot be written yet (%s); readings wait in memory", self.path, error
+            )
 
     @property
     def waiting(self) -> int:
@@ -143,11 +148,11 @@ class JournalWriter:
             line = b"\n" + line
         try:
             write_whole(self._file, line)
+            if self._durable:
+                os.fdatasync(self._file.fileno()) if hasattr(os, "fdatasync") else os.fsync(self._file.fileno())
         except OSError:
             self._cut()
             raise
-        if self._durable:
-            os.fdatasync(self._file.fileno()) if hasattr(os, "fdatasync") else os.fsync(self._file.fileno())
         self._torn, self._end = False, begin + len(line)
         return begin
 

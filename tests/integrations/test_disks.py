@@ -104,6 +104,18 @@ def test_a_full_disk_costs_nothing_once_there_is_room(disk, caplog):
     assert all(map(torch.equal, run.weights(), unwatched(70)))
 
 
+def test_a_disk_that_is_full_from_the_start(disk, caplog):
+    with full(disk):
+        run = Run(journal=disk / "a.jsonl", writers=[])
+        run.goes(5)
+    run.goes(5)
+    run.monitor.close()
+    journal = read_journal(disk / "a.jsonl")
+    assert len(journal.runs) == 1
+    assert [r.step for r in journal.readings] == list(range(10))
+    assert "cannot be written yet ([Errno 28] No space left on device); readings wait in memory" in caplog.text
+
+
 def test_with_every_disk_full_what_is_lost_is_counted(disk, caplog):
     got = []
     run = Run(journal=disk / "a.jsonl", writers=[lambda values, step: got.append(step)])
