@@ -10,7 +10,7 @@ import pytest
 
 from uniformity_callbacks import read_journal
 
-HERE = Path(__file__).parents[1]
+HERE = Path(__file__).parent
 ENOUGH = 40
 
 

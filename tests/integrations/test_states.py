@@ -14,7 +14,7 @@ from trainers import Constant, distance, fit, journal, new
 from uniformity_callbacks import CollapseAlert, UniformityMonitor, WassersteinLoss, read_journal, recording
 from uniformity_callbacks.integrations.lightning import UniformityCallback
 
-HERE = Path(__file__).parents[1]
+HERE = Path(__file__).parent
 KEY = "UniformityCallback[uniformity]"
 RULES = [CollapseAlert("constant", patience=2, warmup_steps=0)]
 

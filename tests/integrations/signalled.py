@@ -5,7 +5,6 @@ import signal
 import sys
 
 import torch
-
 from killable import Siamese, digits
 
 
