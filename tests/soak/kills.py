@@ -2,10 +2,9 @@
 
 import logging
 
-from mlflow.tracking import MlflowClient
-
 from killable import STEPS, compare, killed, train
 from killable import run as process
+from mlflow.tracking import MlflowClient
 
 
 def run(folder, rounds):
