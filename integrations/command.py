@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -182,15 +181,13 @@ def _quiet() -> Iterator[None]:
     """MLflow's words and patience are for trainings; what is to be told is told here."""
     ours = {name: value for name, value in _BRIEF.items() if name not in os.environ}
     os.environ.update(ours)
-    hook, disabled = threading.excepthook, logging.root.manager.disable
-    threading.excepthook = lambda _: None  # what SummaryWriter's thread raises, the next call of it raises, too
+    disabled = logging.root.manager.disable
     logging.disable()  # not by levels: MLflow sets its own when it is imported
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
         finally:
-            threading.excepthook = hook
             logging.disable(disabled)
             for name in ours:
                 os.environ.pop(name, None)

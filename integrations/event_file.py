@@ -17,7 +17,10 @@ from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard.summary import scalar, text
 
+from uniformity_callbacks.alerts import Alert
+from uniformity_callbacks.integrations.events import as_text
 from uniformity_callbacks.recording import write_whole
 
 _NUMBERS = count()
@@ -28,17 +31,18 @@ class EventFile:
 
     Args:
         directory: made if it is not there.
+        suffix: of the file's name.
 
     Raises:
         OSError: the file cannot be made.
     """
 
-    def __init__(self, directory: str | Path) -> None:
+    def __init__(self, directory: str | Path, suffix: str = "") -> None:
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         # As TensorBoard has it: it takes files of a directory in the order of their names.
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_NUMBERS)}"
-        self.path = directory / name
+        self.path = directory / (name + suffix)
         self._file = open(self.path, "xb", buffering=0)  # noqa: SIM115 - held until the end of training
         self._end = 0
         try:
@@ -70,3 +74,14 @@ class EventFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def scalar_event(key: str, value: float, step: int, time: float) -> Any:
+    """Return the event of one point of a curve."""
+    return Event(wall_time=time, step=step, summary=scalar(key, value))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+
+def alert_event(alert: Alert, key: str, time: float) -> Any:
+    """Return the event of an alert's text."""
+    tag, block = as_text(alert, key)
+    return Event(wall_time=time, step=alert.step, summary=text(tag, block))  # type: ignore[no-untyped-call]

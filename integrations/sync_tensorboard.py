@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -10,11 +11,10 @@ from pathlib import Path
 try:
     from google.protobuf.message import DecodeError
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
-    from torch.utils.tensorboard import SummaryWriter
 except ImportError as error:
     raise ImportError("--to tensorboard needs tensorboard; pip install 'uniformity-callbacks[tensorboard]'") from error
 
-from uniformity_callbacks.integrations.events import to_tensorboard
+from uniformity_callbacks.integrations.event_file import EventFile, alert_event, scalar_event
 from uniformity_callbacks.integrations.syncing import Notice, Point
 
 _TEXT = "/text_summary"
@@ -48,7 +48,7 @@ class EventFiles:
                 self._read(file)
                 self._last = file.name
         self._suffix = f".sync-{uuid.uuid4().hex[:8]}"
-        self._summary: SummaryWriter | None = None
+        self._new: EventFile | None = None
 
     def __str__(self) -> str:
         return f"TensorBoard's {self._directory}"
@@ -59,9 +59,7 @@ class EventFiles:
 
     def write(self, points: Sequence[Point]) -> list[str]:
         """Write points with the time of their rows; takes all."""
-        summary = self._open()
-        for point in points:
-            summary.add_scalar(point.key, point.value, point.step, walltime=point.time)
+        self._open().append(scalar_event(point.key, point.value, point.step, point.time) for point in points)
         return []
 
     def announce(self, notices: Sequence[Notice]) -> int:
@@ -74,23 +72,24 @@ class EventFiles:
                 missing += 1
                 begun.add(tag)
             if tag in begun:
-                to_tensorboard(_At(self._open(), notice.time), notice.alert, notice.key)
+                when = time.time() if notice.time is None else notice.time
+                self._open().append([alert_event(notice.alert, notice.key, when)])
         return missing
 
     def close(self) -> None:
         """Close the new file, if there is one, and see that TensorBoard reads it last."""
-        if self._summary is None:
+        if self._new is None:
             return
-        self._summary.close()
+        self._new.close()
         # Names begin with the second, and then the process: of two files of one second the later may come first.
-        for file in self._directory.glob(f"*{self._suffix}"):
-            if file.name < self._last:
-                file.rename(file.with_name(self._last + self._suffix))
+        path = self._new.path
+        if path.name < self._last:
+            path.rename(path.with_name(self._last + self._suffix))
 
-    def _open(self) -> SummaryWriter:
-        if self._summary is None:
-            self._summary = SummaryWriter(str(self._directory), filename_suffix=self._suffix)
-        return self._summary
+    def _open(self) -> EventFile:
+        if self._new is None:
+            self._new = EventFile(self._directory, self._suffix)
+        return self._new
 
     def _read(self, file: Path) -> None:
         # Not TensorBoard's public EventAccumulator, which would hold a run's images and embeddings in memory, too.
@@ -103,13 +102,3 @@ class EventFiles:
                     shown.append(event.step)
         except DecodeError:  # a record that is whole and no event: TensorBoard reads no further, either
             pass
-
-
-class _At:
-    """A SummaryWriter whose texts are of a certain time."""
-
-    def __init__(self, summary: SummaryWriter, time: float | None) -> None:
-        self._summary, self._time = summary, time
-
-    def add_text(self, tag: str, text: str, step: int) -> None:
-        self._summary.add_text(tag, text, step, walltime=self._time)

@@ -6,17 +6,16 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 try:
-    from tensorboard.compat.proto.event_pb2 import Event
     from torch.utils.tensorboard import SummaryWriter
-    from torch.utils.tensorboard.summary import scalar, text
 except ImportError as error:
     raise ImportError("TensorBoardWriter needs tensorboard; pip install 'uniformity-callbacks[tensorboard]'") from error
 
 from uniformity_callbacks.alerts import Alert
-from uniformity_callbacks.integrations.event_file import EventFile
-from uniformity_callbacks.integrations.events import as_text, to_tensorboard
+from uniformity_callbacks.integrations.event_file import EventFile, alert_event, scalar_event
+from uniformity_callbacks.integrations.events import to_tensorboard
 from uniformity_callbacks.writers import Entry
 
 
@@ -62,7 +61,7 @@ class TensorBoardWriter:
             self._summary.flush()  # seen at once, and not lost with the process
             return
         events = [
-            Event(wall_time=seconds, step=step, summary=scalar(key, value))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            scalar_event(key, value, step, seconds)
             for values, step, seconds in readings
             for key, value in values.items()
         ]
@@ -74,9 +73,7 @@ class TensorBoardWriter:
             to_tensorboard(self._summary, alert, key)
             self._summary.flush()
         else:
-            tag, block = as_text(alert, key)
-            summary = text(tag, block)  # type: ignore[no-untyped-call]
-            self._append([Event(wall_time=time.time(), step=alert.step, summary=summary)])
+            self._append([alert_event(alert, key, time.time())])
 
     def close(self) -> None:
         """Flush, and close what we opened; a later reading would open a new file."""
@@ -86,7 +83,7 @@ class TensorBoardWriter:
             self._file.close()
             self._file = None
 
-    def _append(self, events: list[Event]) -> None:
+    def _append(self, events: list[Any]) -> None:
         assert self._directory is not None, "only of a directory"
         if self._file is None:
             self._file = EventFile(self._directory)

@@ -20,7 +20,7 @@ TIGHT = """
 import resource, sys
 from uniformity_callbacks.integrations.command import main
 
-resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 main(sys.argv[1:])
 """
 
@@ -161,7 +161,8 @@ def test_a_server_that_is_not_there(place, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("kind", "blocked"), [("mlflow", "mlflow.entities"), ("tensorboard", "torch.utils.tensorboard")]
+    ("kind", "blocked"),
+    [("mlflow", "mlflow.entities"), ("tensorboard", "tensorboard.backend.event_processing.event_file_loader")],
 )
 def test_an_extra_that_is_not_installed(place, monkeypatch, kind, blocked):
     path = write(place / "a.jsonl")
@@ -177,7 +178,7 @@ def test_a_disk_that_is_full(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"Error: tensorboard:\S+ cannot be read or written: OSError: .*File too large.*\n", done.stderr)
     said = invoke("sync", path, "--to", f"tensorboard:{tmp_path / 'runs'}")
-    assert re.match(r"wrote 1,\d\d\d points", said)
+    assert said.startswith("wrote 1,000 points")  # the first thousand was written whole, the second not at all
     assert "has all 2,000 points already" in invoke("sync", path, "--to", f"tensorboard:{tmp_path / 'runs'}")
 
 

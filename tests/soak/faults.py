@@ -14,6 +14,11 @@ from training import ROOT
 from uniformity_callbacks import read_journal
 
 MIB = 2**20
+FLAT_MIB = 4.0
+"""That the memory's median of the last third may be above that of the second."""
+
+HANDLES = 2
+"""Of a request that is under way."""
 
 
 def run(folder, steps, seed=0):
@@ -54,6 +59,11 @@ def _told(said, kills, journal, steps):
     parts = [[s["memory"] / MIB for s in warm[k * len(warm) // 3 : (k + 1) * len(warm) // 3]] for k in range(3)]
     count, kept = last["count"], last["kept"]
     read = len(journal.readings)
+    assert read + count.get("readings whose metric raised", 0) == steps
+    assert journal.unreadable == []
+    assert median(parts[2]) - median(parts[1]) < FLAT_MIB
+    for name, most in (("threads", 0), ("handles", HANDLES)):
+        assert max(s[name] for s in warm) - min(s[name] for s in warm) <= most, name
     return {
         "due steps": f"{steps:,} in {last['seconds']:.0f} s",
         "kills of the server": len(kills),
