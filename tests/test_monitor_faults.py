@@ -2,6 +2,7 @@
 
 import math
 import threading
+import time
 
 import pytest
 import torch
@@ -248,3 +249,17 @@ def test_a_layer_twice(tmp_path, layers):
     with pytest.raises(ValueError, match="layer must name each layer once, got projector, projector"):
         UniformityMonitor(layers).attach(Model(), directory=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_end_waits_once_for_all_writers(tmp_path, caplog):
+    gate = threading.Event()
+    hangs = [lambda values, step: gate.wait(60.0) for _ in range(4)]
+    model, monitor = Model(), UniformityMonitor(every_n_steps=1, writers=hangs, close_timeout=2.0)
+    monitor.attach(model, directory=tmp_path)
+    step(monitor, model, 0, views())
+    began = time.monotonic()
+    monitor.close()
+    took = time.monotonic() - began
+    gate.set()
+    assert 2.0 <= took < 5.0  # half a second for each of those that come later, not 2 s
+    assert caplog.text.count("still waiting") == 4
