@@ -3,9 +3,8 @@
 import shutil
 
 import pytest
-from test_tensorboard import read
-
 from killable import EVERY, STEPS, compare, killed, run, train
+from test_tensorboard import read
 
 ROUNDS = 3
 
