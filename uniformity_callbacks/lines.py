@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from uniformity_callbacks.alerts import Alert
-from uniformity_callbacks.panel import Reading
+from uniformity_callbacks.panel import Reading, spectrum_ranks
 
 NOT_OURS = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 """What the functions below raise on a line that is not as we write one."""
@@ -50,7 +50,10 @@ def reading_of(record: dict[str, Any]) -> Reading:
     _count(record["step"])
     _count(record["dims"])
     _time(record["time"])
-    return Reading(**{**record, "values": values})
+    eigenvalues = tuple(_number(value) for value in record.get("spectrum", ()))
+    if eigenvalues and len(eigenvalues) != len(spectrum_ranks(record["dims"])):
+        raise ValueError("a spectrum has as many values as ranks")
+    return Reading(**{**record, "values": values, "spectrum": eigenvalues})
 
 
 def alert_of(record: dict[str, Any]) -> Alert:

@@ -71,6 +71,12 @@ DEFAULT_METRICS = tuple(METRICS)[: tuple(METRICS).index("norm_mean") + 1]
 CORRECTED = frozenset({"w2_corrected", "effective_dims"})
 """Metrics corrected for sample size, which need `LEAST_ROWS` rows in a view, none of which repeats another."""
 
+SPECTRAL = frozenset({"w2", "effective_rank", "participation_ratio", "stable_rank", "alpha"})
+"""Metrics of the spectrum of all views together, which is then there to be kept."""
+
+_RANKS, _DIGITS = 32, 4
+"""How many eigenvalues a reading keeps, and to how many digits: a picture of the spectrum, in 300 bytes of journal."""
+
 
 def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
     """Return ``metrics`` as a tuple.
@@ -98,6 +104,9 @@ class Reading:
         time: seconds since the epoch at which the rows were captured.
         stage: "train" (a step's rows, in train mode), or "val" (a validation epoch's, in eval mode).
         why: why nothing was captured, in words; empty if something was.
+        spectrum: eigenvalues of the covariance of the unit rows of all views, times d, so that each is 1 at the ideal
+            (of the population: a sample's are spread about it) and 0 at one point; those of `spectrum_ranks`, largest
+            first, to four digits. Empty where they were not computed.
     """
 
     step: int
@@ -107,6 +116,25 @@ class Reading:
     time: float
     stage: str = "train"
     why: str = ""
+    spectrum: tuple[float, ...] = ()
+
+
+def spectrum_ranks(d: int) -> list[int]:
+    """Return the ranks, of 1 to d, of which a reading has the eigenvalues: all up to 32, else spaced geometrically."""
+    if d <= _RANKS:
+        return list(range(1, d + 1))
+    return sorted({round(d ** (k / (_RANKS - 1))) for k in range(_RANKS)})
+
+
+@torch.no_grad()
+def spectrum(views: Views, metrics: Sequence[str]) -> tuple[float, ...]:
+    """Return the sample's spectrum as a reading has it; empty where no metric needs it, or there are no valid rows."""
+    whole = views.whole
+    if not (SPECTRAL.intersection(metrics) and whole.count > 0):
+        return ()
+    values = whole.eigenvalues.flip(0).clamp(min=0.0) * whole.dims
+    some = [values[rank - 1].item() if rank <= len(values) else 0.0 for rank in spectrum_ranks(whole.dims)]
+    return tuple(float(f"{value:.{_DIGITS}g}") for value in some)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from uniformity_callbacks.alerts import Alert, AlertBook
 from uniformity_callbacks.faults import Faults
 from uniformity_callbacks.feeds import Feed
 from uniformity_callbacks.load import Load, Overload
-from uniformity_callbacks.panel import CORRECTED, Reading, measure
+from uniformity_callbacks.panel import CORRECTED, Reading, measure, spectrum
 from uniformity_callbacks.recording import JournalWriter
 from uniformity_callbacks.sample import REPEATS_TOLD, Sample, StepSample, Views
 from uniformity_callbacks.sample_size import LEAST_ROWS
@@ -81,13 +81,15 @@ class Outcome:
     def to_plain(self) -> dict[str, Any]:
         """Return it as dicts, lists, numbers and strings."""
         alerts = [{**asdict(alert), "readings": list(alert.readings)} for alert in self.alerts]
-        return {"reading": asdict(self.reading), "key": self.key, "alerts": alerts}
+        reading = {**asdict(self.reading), "spectrum": list(self.reading.spectrum)}
+        return {"reading": reading, "key": self.key, "alerts": alerts}
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Outcome:
         """Return what `to_plain` was called on."""
         alerts = [Alert(**{**alert, "readings": tuple(alert["readings"])}) for alert in plain["alerts"]]
-        return cls(Reading(**plain["reading"]), plain["key"], alerts)
+        reading = {**plain["reading"], "spectrum": tuple(plain["reading"].get("spectrum", ()))}
+        return cls(Reading(**reading), plain["key"], alerts)
 
 
 class Reader:
@@ -210,13 +212,15 @@ class Reader:
             self._outcomes.append(outcome)
 
     def _outcome(self, capture: Capture) -> Outcome:
-        dims, values = 0, {"samples": 0.0, "nonfinite": 0.0}
+        dims, values, eigenvalues = 0, {"samples": 0.0, "nonfinite": 0.0}, tuple[float, ...]()
         if capture.sample is not None:
             views = _thinned(capture).views()
             dims, values = views.whole.dims, measure(views, self._metrics)
+            eigenvalues = spectrum(views, self._metrics)
             self._note(views, values, capture)
         values |= {name: float(value) for name, value in capture.extras.items()}
-        reading = Reading(capture.step, capture.layer, dims, values, capture.time, capture.stage, capture.why)
+        said = capture.time, capture.stage, capture.why
+        reading = Reading(capture.step, capture.layer, dims, values, *said, eigenvalues)
         alerts = self._book.update(reading) if capture.stage == "train" else []
         return Outcome(reading, capture.key, alerts)
 
