@@ -2,6 +2,7 @@
 
 import ast
 import re
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -37,7 +38,7 @@ def targets(path):
 def anchors(path):
     """The names by which a page's headings are linked to, as GitHub makes them."""
     some = MARKDOWN.parse(path.read_text())
-    for token, inner in zip(some, some[1:], strict=False):
+    for token, inner in pairwise(some):
         if token.type == "heading_open":
             text = "".join(each.content for each in inner.children if each.type in ("text", "code_inline"))
             yield re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
@@ -51,7 +52,7 @@ def broken(path):
         file = (path.parent / place).resolve() if place else path
         if not file.exists():
             yield f"{target}: there is no such file"
-        elif not file.is_relative_to(ROOT):
+        elif path.is_relative_to(ROOT) and not file.is_relative_to(ROOT):
             yield f"{target}: not in the repository"
         elif anchor and anchor not in set(anchors(file)):
             yield f"{target}: no such heading among {sorted(anchors(file))}"
