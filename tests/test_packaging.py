@@ -73,6 +73,7 @@ ORDER = [
     "report.series",
     "report.drawing",
     "report.figures",
+    "report.timeline",
     "report.page",
     "report",
 ]

@@ -20,6 +20,8 @@ RUNS = tuple(f"#0102{16 + k:02x}" for k in range(8))
 _VARIABLES = {INK: "--ink", FAINT: "--faint", GROUND: "--ground"}
 _VARIABLES |= {colour: f"--run-{k}" for k, colour in enumerate(RUNS, start=1)}
 
+STEP = "optimizer step"
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -73,6 +75,24 @@ def figure(height: float = HEIGHT) -> Iterator[tuple[Any, Any]]:
         axes = drawn.subplots()
         axes.patch.set_alpha(0.0)
         yield drawn, axes
+
+
+def along_steps(axes: Any) -> None:
+    """Make the axis that of steps, which are whole numbers."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axes.set(xlabel=STEP)
+    axes.margins(x=0.02)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: _short(step)))
+
+
+def _short(step: float) -> str:
+    """Return 1,200 as it is and 1,200,000 as 1.2M: ticks must not run into one another."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(step) >= size:
+            return f"{step / (1e3 if letter == 'k' else size):g}{letter}"
+    return f"{step:,.0f}"
 
 
 def svg(drawn: Any, name: str) -> str:

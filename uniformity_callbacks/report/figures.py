@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from uniformity_callbacks.report.drawing import FAINT, GROUND, INK, RUNS, Picture, figure, svg
+from uniformity_callbacks.report.drawing import FAINT, GROUND, INK, RUNS, STEP, Picture, along_steps, figure, svg
 from uniformity_callbacks.report.series import HeatMap, Line, line
 from uniformity_callbacks.report.story import Episode, Story
 from uniformity_callbacks.rules import CONSTANT_THRESHOLD
@@ -17,8 +17,6 @@ _DARKEST, _BRIGHTEST = 1e-3, 10.0
 """Eigenvalues times d that the heat map's colours tell apart; 1 is the ideal."""
 
 _TICKS = (0.001, 0.01, 0.1, 1.0, 10.0)
-
-_STEP = "optimizer step"
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ def curves(panel: Panel, stories: Sequence[Story], layers: Sequence[str | None],
             # On the right, where there is room: curves begin on the left.
             axes.annotate(meaning, (1.0, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", size=8)
         _frame(axes, panel.top)
-        return Picture(panel.title, svg(drawn, name), f"{panel.title} over {_STEP}. {' '.join(said)}", panel.caption)
+        return Picture(panel.title, svg(drawn, name), f"{panel.title} over {STEP}. {' '.join(said)}", panel.caption)
 
 
 def trajectory(stories: Sequence[Story], layers: Sequence[str | None], name: str) -> Picture | None:
@@ -126,48 +124,6 @@ def trajectory(stories: Sequence[Story], layers: Sequence[str | None], name: str
         return Picture("Alignment against uniformity", svg(drawn, name), words, caption)
 
 
-def timeline(stories: Sequence[Story], layers: Sequence[str | None], name: str) -> Picture | None:
-    """Return when alerts stood and what the loss weighed, on one axis of steps; None if there was neither."""
-    rows, weights = list[tuple[str, Episode, Story, str]](), list[tuple[Line, Story, str]]()
-    for story, layer, colour in zip(stories, layers, RUNS, strict=False):
-        rows += [(e.kind, e, story, colour) for e in story.episodes if e.layer == layer]
-        weight = line(story, "aux_weight", layer) if layer else Line([], [])
-        if any(value > 0 for value in weight.values):
-            weights.append((weight, story, colour))
-    if not (rows or weights):
-        return None
-    kinds = list(dict.fromkeys(kind for kind, *_ in rows))
-    ends = [story.trained[-1].step for story in stories if story.trained]
-    with figure() as (drawn, axes):
-        thick = min(0.3, 0.8 / len(stories))
-        top = 0.5 - thick * len(stories) / 2
-        for kind, episode, story, colour in rows:
-            over = episode.over if episode.over is not None else story.trained[-1].step
-            y = kinds.index(kind) + top + thick * stories.index(story)
-            axes.broken_barh(
-                [(episode.since, max(over - episode.since, 1))], (y, 0.85 * thick), color=colour, alpha=0.8
-            )
-            axes.plot(episode.told, y + 0.42 * thick, "|", color=INK, ms=3 + 40 * thick / len(kinds), mew=1.3)
-        axes.set_yticks([k + 0.5 for k in range(len(kinds))], kinds)
-        axes.set(xlabel=_STEP, ylim=(len(kinds) + 0.05, -0.05) if kinds else (1.0, 0.0))
-        axes.set_xlim(0, max(ends) * 1.02 or 1)
-        axes.grid(axis="x")
-        if weights:
-            beside = axes.twinx() if kinds else axes
-            beside.patch.set_alpha(0.0)
-            for weight, _, colour in weights:
-                some = weight.thinned()
-                beside.plot(some.steps, some.values, color=colour, lw=1.6, ls="--", drawstyle="steps-post")
-            beside.set(ylabel="loss's weight", ylim=(0.0, 1.15 * max(v for w, *_ in weights for _, v in w.finite)))
-            beside.spines["right"].set_visible(bool(kinds))
-        words = [f"{story.name}: {_lasted(episode)}." for _, episode, story, _ in rows]
-        words += [f"{story.name}: the loss's weight {_range(weight)}." for weight, story, _ in weights]
-        caption = "Bars: collapse from where it was first seen to its end; the tick is when it was told. "
-        caption += "Dashed: the weight of the injected loss." if weights else ""
-        title = "Alerts and the loss's weight" if rows and weights else "Alerts" if rows else "The loss's weight"
-        return Picture(title, svg(drawn, name), f"{title} over {_STEP}. {' '.join(words)}", caption.strip())
-
-
 def spectrum(heat: HeatMap, run: str, name: str) -> Picture:
     """Return a run's spectrum over the steps as a heat map."""
     import numpy as np
@@ -179,7 +135,9 @@ def spectrum(heat: HeatMap, run: str, name: str) -> Picture:
         mesh = axes.pcolormesh(
             _edges(heat.steps), _rank_edges(heat.ranks), values, norm=norm, cmap="viridis", rasterized=True
         )
-        axes.set(xlabel=_STEP, ylabel="rank of the eigenvalue", yscale="log")
+        along_steps(axes)
+        axes.set(ylabel="rank of the eigenvalue", yscale="log")
+        axes.margins(x=0.0)
         axes.invert_yaxis()
         some = [rank for rank in (1, 3, 10, 30, 100, 300, 1000, 3000, 10000) if rank <= heat.dims]
         axes.set_yticks(some, [f"{rank:,}" for rank in some])
@@ -191,7 +149,7 @@ def spectrum(heat: HeatMap, run: str, name: str) -> Picture:
         bar.outline.set_visible(False)
         last = dict(zip(heat.ranks, heat.columns[-1], strict=True))
         clear = max((rank for rank, value in last.items() if value >= 0.1), default=0)
-        words = f"Spectrum of {run} over {_STEP}: at the end, eigenvalues up to rank {clear:,} of {heat.dims:,} are at "
+        words = f"Spectrum of {run} over {STEP}: at the end, eigenvalues up to rank {clear:,} of {heat.dims:,} are at "
         words += "least a tenth of the ideal."
         caption = "1 throughout is the ideal (a sample's spread about it); dark: dimensions that are lost."
         return Picture(f"Spectrum of {run}", svg(drawn, name), words, caption)
@@ -221,9 +179,8 @@ def _alerts(axes: Any, episodes: Sequence[Episode], curve: Line, colour: str) ->
 
 
 def _frame(axes: Any, top: float | None) -> None:
-    axes.set(xlabel=_STEP)
+    along_steps(axes)
     axes.set_ylim(0.0, top)
-    axes.margins(x=0.02)
     axes.grid()
 
 
@@ -233,18 +190,6 @@ def _in_words(story: Story, curve: Line, beneath: Line | None) -> str:
     said = f"{story.name}: from {first:.3g} to {last:.3g} at step {last_step:,}, "
     said += f"lowest {low[1]:.3g} at step {low[0]:,}, highest {high[1]:.3g} at step {high[0]:,}"
     return said + (f"; plain {beneath.finite[-1][1]:.3g} at the end." if beneath else ".")
-
-
-def _lasted(episode: Episode) -> str:
-    until = f"over at step {episode.over:,}" if episode.over is not None else "not over"
-    return f"{episode.kind} since step {episode.since:,}, told at step {episode.told:,}, {until}"
-
-
-def _range(weight: Line) -> str:
-    values = [value for _, value in weight.finite]
-    if min(values) == max(values):
-        return f"is {values[0]:.3g} throughout"
-    return f"goes from {values[0]:.3g} to {values[-1]:.3g}, at most {max(values):.3g}"
 
 
 def _edges(steps: Sequence[int]) -> list[float]:

@@ -14,9 +14,10 @@ from typing import Any
 
 from uniformity_callbacks.journal import read_journal
 from uniformity_callbacks.report.drawing import RUNS, Picture
-from uniformity_callbacks.report.figures import PANELS, curves, spectrum, timeline, trajectory
+from uniformity_callbacks.report.figures import PANELS, curves, spectrum, trajectory
 from uniformity_callbacks.report.series import heat_map, spread, value
 from uniformity_callbacks.report.story import Story, stories_of
+from uniformity_callbacks.report.timeline import timeline
 
 MOST = len(RUNS)
 """Runs on one page: as many as there are colours that can be told apart."""
@@ -46,11 +47,13 @@ class Group:
 
     Attributes:
         title: what the layer is called; empty if there is one only.
+        runs: numbers, from 0, of the runs that have it.
         pictures: the curves.
         spectra: the heat maps, one for each run.
     """
 
     title: str
+    runs: list[int]
     pictures: list[Picture]
     spectra: list[Picture]
 
@@ -138,7 +141,8 @@ def _group(title: str, stories: Sequence[Story], layers: Sequence[str | None], n
         for k, (story, layer) in enumerate(zip(stories, layers, strict=True), start=1)
         if layer and (heat := heat_map(story, layer))
     ]
-    return Group(title, [picture for picture in drawn if picture], spectra)
+    runs = [k for k, layer in enumerate(layers) if layer]
+    return Group(title, runs, [picture for picture in drawn if picture], spectra)
 
 
 def tables_of(story: Story) -> Iterator[Rows]:
