@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import click
 
+from uniformity_callbacks.integrations.command_measure import measure_command
 from uniformity_callbacks.integrations.command_sync import sync_command
 
 
@@ -16,4 +17,5 @@ def main() -> None:
     """What uniformity_callbacks tells of embeddings on disk, and of a run after the run."""
 
 
+main.add_command(measure_command)
 main.add_command(sync_command)

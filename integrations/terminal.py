@@ -26,8 +26,13 @@ class Failed(click.ClickException):
 
 def line(text: str, uri: str = "") -> str:
     """Return a text as one line without credentials."""
-    one = masked(" ".join(text.split()), uri)
+    one = masked(" ".join(printable(text).split()), uri)
     return one if len(one) <= _LINE else one[:_LINE] + "..."
+
+
+def printable(text: str) -> str:
+    """Return a text without what no terminal takes: names of files may be any bytes."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def count(number: int, thing: str) -> str:

@@ -9,6 +9,7 @@ import uniformity_callbacks
 PACKAGE = Path(uniformity_callbacks.__file__).parent
 ORDER = [
     "names",
+    "glossary",
     "masking",
     "schedules",
     "polar",
@@ -48,6 +49,7 @@ ORDER = [
     "panel",
     "rules",
     "wording",
+    "verdict",
     "alerts",
     "faults",
     "lines",
