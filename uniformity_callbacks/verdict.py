@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from uniformity_callbacks.panel import Reading
-from uniformity_callbacks.rules import COLLAPSE, METRIC, CollapseAlert
+from uniformity_callbacks.rules import METRIC, CollapseAlert
 from uniformity_callbacks.sample import REPEATS_TOLD
 from uniformity_callbacks.sample_size import LEAST_ROWS
 from uniformity_callbacks.wording import MENDS, TITLES, means, w2
 
 Finding = Literal["constant", "dimensional", "none", "unknown"]
+
+_ASKED: tuple[Literal["constant", "dimensional"], ...] = ("constant", "dimensional")
+"""In this order: near one point the number of dimensions means nothing."""
 
 MODES = (
     "Eval mode, in which embeddings are usually written, reads differently from train mode, in which a run is watched: "
@@ -53,7 +56,7 @@ def verdict(reading: Reading, *, repeated: float = 0.0) -> Verdict:
         >>> verdict(Reading(0, "projector", 128, values, 0.0)).title
         'constant collapse'
     """
-    for kind in COLLAPSE:
+    for kind in _ASKED:
         rule = CollapseAlert(kind)
         if reason := _untold(rule, reading):
             return _found("unknown", "cannot tell", reason, reading)
@@ -70,7 +73,7 @@ def verdict(reading: Reading, *, repeated: float = 0.0) -> Verdict:
         return _found(kind, TITLES[kind], f"{seen}. What people do about it: {MENDS[kind]}", reading)
     point, dims = (
         f"{METRIC[kind]} {reading.values[METRIC[kind]]:.4g}, threshold {CollapseAlert(kind).limit(reading):.3g}"
-        for kind in COLLAPSE
+        for kind in _ASKED
     )
     seen = (
         f"the outputs of {reading.layer} are not close to one point ({point}; 1 is one point) and use more than few of "
@@ -103,8 +106,8 @@ def _untold(rule: CollapseAlert, reading: Reading) -> str:
     if name not in values and rule.kind == "dimensional" and samples:
         near = values.get("mean_resultant", math.nan)
         return (
-            f"{layer} is not close to one point (mean_resultant {near:.4g}; 1 is one point), but for how many "
-            f"dimensions are in use at least {LEAST_ROWS} rows of a view are needed, and there are {samples:,.0f} in all"
+            f"{layer} is not close to one point (mean_resultant {near:.4g}; 1 is one point), but how many dimensions "
+            f"are in use is told by at least {LEAST_ROWS} rows of a view, and there are {samples:,.0f} rows in all"
         )
     return f"the reading of {layer} has no {name}"
 
