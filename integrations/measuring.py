@@ -17,8 +17,8 @@ from uniformity_callbacks.sample import ROWS_SAMPLED, Stream
 from uniformity_callbacks.statistics import unit_rows
 from uniformity_callbacks.verdict import Verdict, verdict
 
-_NUMBERS = 1 << 21
-"""Numbers read at a time: 16 MB in float64, in which they are added up."""
+_NUMBERS = 1 << 20
+"""Numbers read at a time: 8 MB in float64, in which they are added up."""
 
 _COUNTED = 1 << 16
 """Different rows of which the copies are counted: of those with the largest hashes, where there are more."""
