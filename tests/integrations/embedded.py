@@ -1,7 +1,12 @@
-"""Embeddings in files of every format."""
+"""Embeddings in files of every format, and the command that measures them."""
+
+import inspect
 
 import numpy as np
 import torch
+from click.testing import CliRunner
+
+from uniformity_callbacks.integrations.command import main
 
 FORMATS = ("npy", "npy by columns", "npz", "npz by columns", "safetensors", "pt", "pt of several", "pth strided")
 
@@ -29,3 +34,12 @@ def write(folder, form, z):
     else:
         torch.save(torch.cat([z, z], dim=1)[:, : z.shape[1]], path)
     return path
+
+
+def invoke(*arguments, code=0):
+    """Run ``uniformity measure`` in this process and return what it said, after seeing how it ended."""
+    apart = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}  # click 8.1
+    result = CliRunner(**apart).invoke(main, ["measure", *map(str, arguments)])
+    assert result.exit_code == code, result.stdout + result.stderr
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result

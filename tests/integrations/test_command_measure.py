@@ -13,11 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
-from embedded import write
+from embedded import invoke, write
 
 from uniformity_callbacks.glossary import GLOSSARY
-from uniformity_callbacks.integrations.command import main
 from uniformity_callbacks.panel import METRICS
 
 ROOT = Path(__file__).parents[2]
@@ -42,13 +40,6 @@ main(["measure", *sys.argv[1:], "--json"], standalone_mode=False)
 print(open("/proc/self/status").read().partition("VmHWM:")[2].split()[0])
 """
 """Not by getrusage: a child's peak is there that of the process that started it, if that had more."""
-
-
-def invoke(*arguments, code=0):
-    result = CliRunner().invoke(main, ["measure", *map(str, arguments)])
-    assert result.exit_code == code, result.output
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    return result
 
 
 def embeddings(n=3000, d=32, *, rank=None, mean=0.0, seed=0):
@@ -225,6 +216,8 @@ def test_help_has_examples_that_work(folder):
     said = invoke("--help").stdout
     examples = [line.split() for line in said.splitlines() if line.startswith("    uniformity measure ")]
     assert len(examples) == 5
+    page = (ROOT / "docs" / "command_line.md").read_text()
+    assert all(" ".join(example) in page for example in examples)
     z = torch.from_numpy(embeddings(60))
     for path in ("features.npy", "before.pt", "after.pt", "view0.safetensors", "view1.safetensors"):
         Path(write(folder, path.split(".")[1], z.clone()).__str__().removesuffix(":z")).rename(path)

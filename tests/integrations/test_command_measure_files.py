@@ -9,23 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
-from embedded import write
+from embedded import invoke, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from uniformity_callbacks.integrations.arrays import ArrayError, find
-from uniformity_callbacks.integrations.command import main
 
 Z = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
-
-
-def invoke(*arguments, code=0):
-    result = CliRunner().invoke(main, ["measure", *map(str, arguments)])
-    assert result.exit_code == code, result.output
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    return result
 
 
 def refused(path):
