@@ -48,7 +48,7 @@ def measure_command(files: tuple[str, ...], views: int, metrics: str | None, as_
     Examples:
       uniformity measure features.npy
       uniformity measure before.pt after.pt
-      uniformity measure features.npz:projector features.npz:backbone --metrics w2,effective_dims,rankme
+      uniformity measure features.npz:a features.npz:b --metrics w2,rankme
       uniformity measure --views 2 view0.safetensors view1.safetensors
       uniformity measure features.npy --json | python -m json.tool
 

@@ -225,7 +225,7 @@ def test_help_has_examples_that_work(folder):
         from safetensors.torch import save_file
 
         save_file({"z": z}, path)
-    np.savez("features.npz", projector=z.numpy(), backbone=z.numpy())
+    np.savez("features.npz", a=z.numpy(), b=z.numpy())
     for example in examples:
         arguments = example[2 : example.index("|")] if "|" in example else example[2:]
         invoke(*arguments)
