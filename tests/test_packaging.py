@@ -71,6 +71,12 @@ ORDER = [
     "driver",
     "arguments",
     "monitor",
+    "report.story",
+    "report.series",
+    "report.drawing",
+    "report.figures",
+    "report.page",
+    "report",
 ]
 FOUNDATION = {"torch", "numpy", "scipy", "jaxtyping", "uniformity_callbacks"}
 
@@ -91,7 +97,7 @@ def test_importing_the_core_imports_no_framework():
     code = """
 import sys
 from uniformity_callbacks import *
-frameworks = "lightning pytorch_lightning tensorboard mlflow torchmetrics sklearn matplotlib rich click"
+frameworks = "lightning pytorch_lightning tensorboard mlflow torchmetrics sklearn matplotlib jinja2 rich click"
 print(sorted({name.partition(".")[0] for name in sys.modules} & set(frameworks.split())))
 """
     out = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
@@ -119,7 +125,7 @@ def test_imports_go_one_way():
             if top == "uniformity_callbacks":
                 assert rest in seen, f"{name} imports {module}, which stands after it"
         seen.add(name)
-    files = {path.relative_to(PACKAGE).with_suffix("") for path in [*PACKAGE.glob("*.py"), *PACKAGE.glob("f*/*.py")]}
+    files = {path.relative_to(PACKAGE).with_suffix("") for path in [*PACKAGE.glob("*.py"), *PACKAGE.glob("[fr]*/*.py")]}
     modules = {".".join(file.parts).removesuffix(".__init__") for file in files}
     assert modules == seen | {"__init__", "__main__"}  # the last is a door to the command line, and imports it
 

@@ -37,6 +37,7 @@ def run_of(record: dict[str, Any]) -> dict[str, Any]:
     _each("id and prefix are words", str, [record[name] for name in ("id", "prefix") if name in record])
     _each("layers are a list", list, [record.get("layers", [])])
     _each("layers are names", str, record.get("layers", []))
+    _each("alerts are a list", list, [record.get("alerts", [])])
     if "time" in record:
         _time(record["time"])
     return record

@@ -234,6 +234,7 @@ class UniformityMonitor(Driver):
                 "layers": layers,
                 "every_n_steps": self.every_n_steps,
                 "prefix": self.prefix,
+                "alerts": [rule.kind for rule in self._book.rules],
                 "resumed": self._resumed,
             }
             journal, feeds = self.records.open(self._directory, run, prefix=self.prefix, layered=layered)

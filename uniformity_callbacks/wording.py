@@ -28,6 +28,11 @@ MENDS: dict[Kind, str] = {
 }
 
 
+def title(kind: str) -> str:
+    """Return what a kind of alert is called in a sentence; a kind of another version's is called by its name."""
+    return next((said for known, said in TITLES.items() if known == kind), kind)
+
+
 def message(
     rule: CollapseAlert,
     reading: Reading,

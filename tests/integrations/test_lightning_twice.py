@@ -37,7 +37,7 @@ def factory(tmp_path, monkeypatch, by_hand):
     metadata = tmp_path / "site" / "adds-1.0.dist-info"
     metadata.mkdir(parents=True)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: adds\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[lightning.pytorch.callbacks_factory]\nadds = adds_callbacks:make\n")
+    (metadata / "entry_points.txt").write_text(f"[{pl.__name__}.callbacks_factory]\nadds = adds_callbacks:make\n")
     (tmp_path / "site" / "adds_callbacks.py").write_text(
         "from test_lightning_twice import Added\n\n\ndef make():\n    return [Added(every_n_steps=2, auxiliary=0.7)]\n"
     )

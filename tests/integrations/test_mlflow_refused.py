@@ -19,8 +19,12 @@ GOOD = {f"uniformity/layer.{k}/w2": k / 7 for k in range(999)}
 FOUND = Alert("constant", 60, 50, (0.1,), 0.2, "warn", "projector", "all is one point")
 
 
+def store(writer):
+    return MlflowClient(writer.store["uri"])  # before MLflow 3 the default store is another
+
+
 def there(writer):
-    return MlflowClient().get_run(writer.run_id).data.metrics
+    return store(writer).get_run(writer.run_id).data.metrics
 
 
 @pytest.mark.parametrize(
@@ -50,7 +54,7 @@ def test_a_step_or_time_that_no_store_can_hold(place, step, seconds):
     writer.open()
     with pytest.raises(Refused, match=r"does not take 2 of 4 values: .* its step or time is out of all bounds"):
         writer.many([(VALUES, step, seconds), (VALUES, 8, 1e9)])
-    assert history(MlflowClient(), writer.run_id) == [(8, 0.5)]
+    assert history(store(writer), writer.run_id) == [(8, 0.5)]
 
 
 def test_what_the_store_alone_refuses_costs_no_other(place, monkeypatch, caplog):
@@ -68,7 +72,7 @@ def test_what_the_store_alone_refuses_costs_no_other(place, monkeypatch, caplog)
         feed.put({**VALUES, "uniformity/bad": 1.0}, step)
     feed.close(60.0)
     assert feed.faults.count == 30
-    assert [step for step, _ in history(MlflowClient(), writer.run_id)] == list(range(30))
+    assert [step for step, _ in history(store(writer), writer.run_id)] == list(range(30))
     assert "uniformity/bad at step 0: not this one" in caplog.text
     assert "writer MLflowWriter: 30 readings failed" in caplog.text
 
@@ -100,7 +104,7 @@ def test_a_deleted_run_keeps_readings_waiting(place, caplog):
     feed = Feed(writer := MLflowWriter(flush_secs=0.0))
     feed.put(VALUES, 0)
     assert feed._worker.settle(60.0)
-    client = MlflowClient()
+    client = store(writer)
     client.delete_run(writer.run_id)
     feed.put(VALUES, 1)
     while "is deleted; training goes on" not in caplog.text:
@@ -121,7 +125,7 @@ def test_readings_do_not_wait_for_an_alert_that_has_no_place(place, monkeypatch,
     for step in range(4):
         feed.put(VALUES, step)
     feed.close(60.0)
-    assert [step for step, _ in history(MlflowClient(), writer.run_id)] == list(range(4))
+    assert [step for step, _ in history(store(writer), writer.run_id)] == list(range(4))
     assert feed.faults.count == 1
     assert "alert at step 60: PermissionError: no such bucket" in caplog.text
 
@@ -138,5 +142,5 @@ def test_an_alert_is_tried_again(place, monkeypatch):
     feed.alert(FOUND, "uniformity/")
     feed.close(60.0)
     assert feed.faults.count == 0
-    (file,) = MlflowClient().list_artifacts(writer.run_id, "uniformity/alerts")
+    (file,) = store(writer).list_artifacts(writer.run_id, "uniformity/alerts")
     assert file.path.endswith("constant-60-found.txt")
