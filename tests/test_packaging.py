@@ -9,6 +9,7 @@ import uniformity_callbacks
 PACKAGE = Path(uniformity_callbacks.__file__).parent
 ORDER = [
     "names",
+    "glossary",
     "masking",
     "schedules",
     "polar",
@@ -48,6 +49,7 @@ ORDER = [
     "panel",
     "rules",
     "wording",
+    "verdict",
     "alerts",
     "faults",
     "lines",
@@ -94,13 +96,24 @@ def imports(path):
 
 def test_importing_the_core_imports_no_framework():
     code = """
-import sys, uniformity_callbacks
+import sys
+from uniformity_callbacks import *
 frameworks = "lightning pytorch_lightning tensorboard mlflow torchmetrics sklearn matplotlib jinja2 rich click"
 print(sorted({name.partition(".")[0] for name in sys.modules} & set(frameworks.split())))
 """
     out = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
     assert out.stderr == ""
+
+
+def test_the_package_imports_nothing_until_it_is_asked_for():
+    code = """
+import sys, uniformity_callbacks
+print({"torch", "numpy"} & set(sys.modules), uniformity_callbacks.CollapseAlert("constant").count)
+print(set(uniformity_callbacks.__all__) - set(dir(uniformity_callbacks)), hasattr(uniformity_callbacks, "nothing"))
+"""
+    out = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert (out.stdout, out.stderr) == ("set() 3\nset() False\n", "")
 
 
 def test_imports_go_one_way():

@@ -7,7 +7,7 @@ from contextlib import suppress
 import click
 
 from malformed import check_keys, check_line
-from uniformity_callbacks.integrations import command
+from uniformity_callbacks.integrations import command_sync
 
 LENGTH = 300
 SEEDS = [
@@ -34,7 +34,7 @@ def check(data):
 def _check(text):
     check_line(text)
     with suppress(click.ClickException):
-        kind, place = command._parsed(text, None, None)
+        kind, place = command_sync._parsed(text, None, None)
         assert text == f"{kind}:{place}"
     if text.startswith("{"):
         with suppress(ValueError, RecursionError):

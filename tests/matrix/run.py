@@ -45,9 +45,16 @@ QUIET = ("-W", "ignore:pkg_resources is deprecated", "-W", "ignore:Deprecated ca
 OLD = ("setuptools<81", "fsspec<2025", "packaging<25")  # what Lightning 2.1 imports and asks for
 ENVIRONMENTS = {
     "core": Environment(
-        pins=("numpy==1.26.0", "scipy==1.11.1", "jaxtyping==0.2.30", "click==8.1.0", "torchmetrics==1.4.0"),
-        extras="torchmetrics",
-        tests=("test_*.py", "integrations/test_torchmetrics.py", "integrations/test_row_sample.py"),
+        pins=(
+            "numpy==1.26.0",
+            "scipy==1.11.1",
+            "jaxtyping==0.2.30",
+            "click==8.1.0",
+            "torchmetrics==1.4.0",
+            "safetensors==0.4.5",
+        ),
+        extras="torchmetrics,safetensors",
+        tests=("test_*.py", *(f"integrations/test_{name}.py" for name in ("torchmetrics", "row_sample", "command_m*"))),
         without=("test_tap_compiled*.py", "test_*ranks*.py"),
     ),
     "lightning": Environment(
