@@ -20,7 +20,7 @@ AGAINST_SOLO := OMP_NUM_THREADS=1 SOLO_LEARN="$(abspath $(SOLO_LEARN))" PYTHONPA
 # Without these, a pinned test is only as good as the day's newest release of something else.
 CONSTRAINTS := -c constraints.txt
 
-.PHONY: demo test soak fuzz test-matrix test-solo table-solo bench lint test-wheel clean
+.PHONY: demo test test-browser soak fuzz test-matrix test-solo table-solo bench lint test-wheel clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m examples.demo
@@ -28,6 +28,10 @@ demo: $(INSTALLED)
 # One thread a worker: several workers of several threads would only get in each other's way.
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+
+# The report in a real headless Chromium (apt-get install chromium); screenshots in build/report-shots.
+test-browser: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser
 
 # Long runs with a server that is killed and other faults: half an hour. A few minutes: make soak ROUNDS=3 STEPS=5000
 soak: $(INSTALLED)
@@ -69,7 +73,7 @@ test-wheel: $(INSTALLED)
 	$(WHEEL_VENV)/bin/python -m pip install --quiet $(CONSTRAINTS) dist/*.whl beartype hypothesis pytest pytest-timeout
 	mkdir -p build/wheel-test
 	cp -r tests pyproject.toml build/wheel-test
-	cd build/wheel-test/tests && rm -r fuzz matrix soak integrations solo
+	cd build/wheel-test/tests && rm -r browser fuzz matrix soak integrations solo
 	cd build/wheel-test && ../../$(WHEEL_VENV)/bin/python -P -m pytest tests
 
 clean:

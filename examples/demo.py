@@ -26,6 +26,7 @@ from examples.digits import data, evaluate, models, show
 from uniformity_callbacks import WassersteinLoss, functional, read_journal
 from uniformity_callbacks.integrations.lightning import UniformityCallback
 from uniformity_callbacks.integrations.mlflow import MLflowWriter
+from uniformity_callbacks.report import write_report
 
 STEPS = 400
 EVERY = 10
@@ -87,6 +88,7 @@ def train(run: Run, digits: data.Digits, folder: Path) -> show.Result:
     return show.Result(
         name=run.name,
         steps=trainer.global_step,
+        path=callback.monitor.journal,
         journal=read_journal(callback.monitor.journal),
         eval_w2=functional.wasserstein_uniformity(outputs).item(),
         accuracies=evaluate.accuracies(model, digits),
@@ -126,7 +128,10 @@ def main() -> None:
     show.table(results, evaluate.pixel_accuracies(digits))
     figure = folder / "collapse.png"
     show.figure(results, figure)
+    report = folder / "report.html"
+    write_report([result.path for result in results], report)
     print(f"\n{time.monotonic() - started:.0f} s with {torch.get_num_threads()} threads. Figure: {figure}")
+    print(f"The same as a page, with spectra and what was told: {report}")
     print("Look at the curves of all runs:")
     print(f"  .venv/bin/tensorboard --logdir {folder / 'tensorboard'}")
     print(f"  .venv/bin/mlflow ui --backend-store-uri {store(folder)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import click
 
 from uniformity_callbacks.integrations.command_measure import measure_command
+from uniformity_callbacks.integrations.command_report import report_command
 from uniformity_callbacks.integrations.command_sync import sync_command
 
 
@@ -18,4 +19,5 @@ def main() -> None:
 
 
 main.add_command(measure_command)
+main.add_command(report_command)
 main.add_command(sync_command)

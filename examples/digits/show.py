@@ -28,6 +28,7 @@ class Result:
     Attributes:
         name: the run's name.
         steps: optimizer steps done.
+        path: of the journal.
         journal: all readings and alerts, of train mode.
         eval_w2: W2 of the projector's outputs on all training images, in eval mode.
         accuracies: of the encoder's features, in eval mode.
@@ -35,6 +36,7 @@ class Result:
 
     name: str
     steps: int
+    path: Path
     journal: Journal
     eval_w2: float
     accuracies: Accuracies

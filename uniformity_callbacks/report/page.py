@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from uniformity_callbacks.glossary import GLOSSARY
 from uniformity_callbacks.journal import read_journal
 from uniformity_callbacks.report.drawing import RUNS, Picture
 from uniformity_callbacks.report.figures import PANELS, curves, spectrum, trajectory
@@ -117,6 +118,7 @@ def render(stories: Sequence[Story]) -> str:
         version=version("uniformity-callbacks"),
         drawing=Markup,
         started=started,
+        glossary={title: GLOSSARY[name] for name, title in _COLUMNS.items() if GLOSSARY[name].ideal},
     )
 
 
