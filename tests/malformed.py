@@ -6,6 +6,9 @@ from inspect import signature
 from uniformity_callbacks import Alert, Reading, read_journal
 from uniformity_callbacks.integrations.syncing import identity, notices_of, points_of
 from uniformity_callbacks.journal import readings_from
+from uniformity_callbacks.report.page import started, tables_of
+from uniformity_callbacks.report.series import heat_map, line
+from uniformity_callbacks.report.story import Story
 
 BOUND = 2**63
 
@@ -36,7 +39,22 @@ def check_journal(path, data):
     for reading in back.readings:
         assert len(back.keyed(reading)) == len(reading.values)
         assert reading.step in back.series(next(iter(reading.values), ""), stage=reading.stage)[0] or not reading.values
+    _check_story(Story("a", back))
     return back
+
+
+def _check_story(story):
+    """What the report says and draws of it, but for the drawing itself."""
+    assert story.headline
+    assert all(
+        isinstance(text, str) for text in [started(story), *story.sentences, *story.notes, *sum(story.facts, ())]
+    )
+    assert len(story.episodes) <= len(story.journal.readings) + len(story.journal.alerts)
+    for layer in story.layers:
+        assert len(line(story, "w2", layer).thinned(4).steps) <= 8
+        heat = heat_map(story, layer)
+        assert heat is None or {len(column) for column in heat.columns} == {len(heat.ranks)}
+    assert all(len(row) == len(table.heads) for table in tables_of(story) for row in table.cells)
 
 
 def lines_of(data):

@@ -14,7 +14,27 @@ from uniformity_callbacks import read_journal
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # or it is jaxtyping that answers
 MANY = settings(max_examples=2000, deadline=None)
-ODD = (None, True, 0, -1, 1.5, 10**400, 2**63, 1e300, math.nan, math.inf, "", "1", "\ud800", [], [None], {}, {"a": [1]})
+ODD = (None, True, 0, -1, 1.5, 10**13, 10**400, 2**63, 1e300, math.nan, math.inf)
+ODD += ("", "1", "\ud800", [], [None], {}, {"a": [1]})
+    None,
+    True,
+    0,
+    -1,
+    1.5,
+    10**13,
+    10**400,
+    2**63,
+    1e300,
+    math.nan,
+    math.inf,
+    "",
+    "1",
+    "\ud800",
+    [],
+    [None],
+    {},
+    {"a": [1]},
+)
 NAMES = (
     "layers",
     "id",
@@ -29,6 +49,8 @@ NAMES = (
     "kind",
     "since",
     "readings",
+    "spectrum",
+    "alerts",
 )
 
 
@@ -102,12 +124,14 @@ WRONG = [
     *((READING, name, value) for name in ("step", "dims") for value in (None, True, 1.0, "1", -1, 2**63)),
     *((READING, "time", value) for value in (None, True, "1", -1, 1e300, 10**400, float("nan"), [])),
     *((READING, name, value) for name in ("layer", "stage", "why") for value in (None, 3, ["a"])),
+    *((READING, "spectrum", value) for value in (None, 3, "12345678", [1.0], ["a"] * 8, [10**400] * 8)),
     *((ALERT, name, value) for name in ("kind", "action", "layer", "message") for value in (None, 3, ["a"])),
     *((ALERT, name, value) for name in ("step", "since") for value in (None, True, 1.0, "1", -1, 2**63)),
     *((ALERT, "readings", value) for value in (None, 3, ["a"], [10**400], "12")),
     *((ALERT, "threshold", value) for value in ("a", 10**400, [])),
     *((ALERT, "recovered", value) for value in (None, 1, "true")),
     *((RUN, "layers", value) for value in (None, 3, "ab", {"a": 1}, [1])),
+    *((RUN, "alerts", value) for value in (None, 3, "ab", {"a": 1})),
     *((RUN, name, value) for name in ("id", "prefix") for value in (None, 3, ["a"])),
     *((RUN, "time", value) for value in (None, "1", -1, float("nan"))),
     (READING, "other", 1),

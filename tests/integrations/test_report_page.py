@@ -5,13 +5,18 @@ import re
 import stat
 from html.parser import HTMLParser
 
+import hypothesis.strategies as st
 import pytest
 import torch
+from hypothesis import given, settings
 
 from journals import write
 from loops import run, step, validate, views
+from test_journal_malformed import changed
 from uniformity_callbacks import UniformityMonitor, read_journal
 from uniformity_callbacks.report import write_report
+from uniformity_callbacks.report.page import render
+from uniformity_callbacks.report.story import Story
 
 VOID = {"meta", "link", "br", "img"}
 
@@ -161,9 +166,9 @@ def test_odd_journals_have_a_page(tmp_path, odd):
 
 def test_long_journals_have_pages_of_bounded_size(tmp_path):
     short = tmp_path / "a.jsonl"
-    write(short, range(2_000), effective_dims=3.0, mean_resultant=0.2, samples=64.0)
+    write(short, range(1_500), effective_dims=3.0, mean_resultant=0.2, samples=64.0)
     long = tmp_path / "b.jsonl"
-    write(long, range(40_000), effective_dims=3.0, mean_resultant=0.2, samples=64.0)
+    write(long, range(12_000), effective_dims=3.0, mean_resultant=0.2, samples=64.0)
     sizes = [len(page_of(tmp_path, path)[0].text) for path in (short, long)]
     assert max(sizes) < 1.2 * min(sizes)
 
@@ -208,3 +213,15 @@ def test_without_matplotlib_it_says_what_to_install(tmp_path, journal, monkeypat
     with pytest.raises(ImportError, match=r"pip install 'uniformity-callbacks\[report\]'"):
         write_report([journal], tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.randoms(use_true_random=True))
+def test_whatever_a_journal_holds_has_a_page(tmp_path_factory, random):
+    path = tmp_path_factory.mktemp("odd") / "a.jsonl"
+    path.write_bytes(changed(random))
+    try:
+        journal = read_journal(path)
+    except ValueError:
+        return
+    Page(render([Story("a", journal), Story("b", journal)]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -166,7 +167,9 @@ def tables_of(story: Story) -> Iterator[Rows]:
 def started(story: Story) -> str:
     """Return when a run began; empty if its journal does not say."""
     times: list[Any] = [run["time"] for run in story.journal.runs if "time" in run]
-    return datetime.fromtimestamp(times[0], UTC).strftime("%Y-%m-%d %H:%M UTC") if times else ""
+    with suppress(ValueError, OverflowError, OSError):  # a year that no calendar has
+        return datetime.fromtimestamp(times[0], UTC).strftime("%Y-%m-%d %H:%M UTC") if times else ""
+    return ""
 
 
 def _number(number: float | None) -> str:
