@@ -21,8 +21,8 @@ FOLDER = Path(__file__).parent.parent.parent / "docs" / "paper"
 BLUE, ORANGE, GREEN, PINK, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#666666"
 """Okabe and Ito's colours, which colour-blind readers tell apart."""
 
-WIDTH = 9.0
-"""Inches: at 110 dots an inch a little more than the width of a page on GitHub, so that text stays readable."""
+WIDTH, DOTS = 9.0, 110
+"""Inches, and dots an inch: about the width of a page on GitHub, so that text stays readable."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Outcome:
     def write(self, folder: Path) -> None:
         """Write figures and tables into a folder."""
         for name, figure in self.figures.items():
-            figure.savefig(folder / f"{name}.png", dpi=110, facecolor="white")
+            figure.savefig(folder / f"{name}.png", dpi=DOTS, facecolor="white")
         for name, text in self.tables.items():
             (folder / f"{name}.csv").write_text(text)
 

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
+from scipy.special import xlogy
 from torch import Tensor
 
 from uniformity_callbacks import functional
+from uniformity_callbacks.sample_size import population
 
 STRONG, FLOOR = 16, 0.01
 """Directions of variance 1, and the variance of all others, in the population named by them."""
@@ -78,29 +81,19 @@ def true_eigenvalues(variances: Tensor) -> Tensor:
     return v * (density @ falls)
 
 
-def of_spectrum(eigenvalues: Tensor, counts: Tensor, d: int, mean_square: float = 0.0) -> Reading:
-    """Return what a spectrum reads.
-
-    Args:
-        eigenvalues: of the centred covariance.
-        counts: how many of the d directions have each.
-        d: dimensions.
-        mean_square: squared length of the mean, which RankMe takes for one more direction.
-    """
-    roots = eigenvalues.sqrt()
-    total = float(counts @ roots)
-    shares = torch.cat([roots, torch.tensor([math.sqrt(mean_square)])])
-    many = torch.cat([counts, torch.ones(1)])
-    shares = shares / float(many @ shares)
-    entropy = -float(many @ torch.special.xlogy(shares, shares))
-    w2 = math.sqrt(max(2.0 - 2.0 * total / math.sqrt(d), 0.0))
-    return Reading(w2, total**2 / float(counts @ eigenvalues), math.exp(entropy))
-
-
 def true_reading(variances: Tensor) -> Reading:
-    """Return what is true of the population of y / |y|."""
-    values = true_eigenvalues(variances)
-    return of_spectrum(values, torch.ones_like(values), len(values))
+    """Return what is true of the population of y / |y|, whose mean is zero."""
+    values = true_eigenvalues(variances).numpy()
+    total, d = float(np.sqrt(values).sum()), len(values)
+    w2 = math.sqrt(max(2.0 - 2.0 * total / math.sqrt(d), 0.0))
+    return Reading(w2, total**2 / float(values.sum()), _rankme(values, np.ones(d)))
+
+
+def _rankme(moments: Float[np.ndarray, " m"], counts: Float[np.ndarray, " m"]) -> float:
+    """Return RankMe of eigenvalues of the second moment about zero, and how many directions have each."""
+    roots = np.sqrt(moments)
+    shares = roots / float(counts @ roots)
+    return math.exp(-float(counts @ xlogy(shares, shares)))
 
 
 def plain(z: Tensor) -> Reading:
@@ -115,16 +108,16 @@ def plain(z: Tensor) -> Reading:
 def corrected(z: Tensor) -> Reading:
     """Return what a sample says of its population.
 
-    RankMe is not corrected by the package. Here it is that of the population's spectrum, with the mean as one more
-    direction: its squared length, less what the mean of n rows has by chance.
+    RankMe is not among what the package corrects. It is of the rows as they are, not about their mean: n such rows tell
+    of their second moment as n + 1 tell of their covariance, so the package's inversion does for it, too.
     """
-    eigenvalues, weights = functional.population_spectrum(z)
     n, d = z.shape
-    square = float(F.normalize(z, dim=1).double().mean(0).square().sum())
-    by_chance = d * float(weights @ eigenvalues) / n
-    found = of_spectrum(eigenvalues, d * weights, d, max(square - by_chance, 0.0))
+    moments = torch.linalg.svdvals(F.normalize(z.double(), dim=1)).square().numpy() / (n + 1)
+    about_zero = population(moments, n + 1, d, mean_square=1.0)
     return Reading(
-        functional.corrected_wasserstein_uniformity(z).item(), functional.effective_dims(z).item(), found.rankme
+        functional.corrected_wasserstein_uniformity(z).item(),
+        functional.effective_dims(z).item(),
+        _rankme(about_zero.eigenvalues, d * about_zero.weights),
     )
 
 

@@ -86,7 +86,7 @@ def run(*, tiny: bool = False) -> Outcome:
     say(f"{n} rows, over degrees at d {dims}, and over d to {over[-1]}")
     by_degree = [Point.of(z, degree) for z in (rows_of(n, d) for d in dims) for degree in DEGREES]
     by_dims = [
-        Point.of(z, degree) for z in (rows_of(n, d) for d in over) for degree in FIXED if used(len(z[0]), degree)
+        Point.of(z, degree) for z in (rows_of(n, d) for d in over) for degree in FIXED if z.shape[1] * degree % 100 == 0
     ]
     by_mean = [(mean, Point.of(rows_of(n, 2, mean), 0)) for mean in MEANS]
     text = f"{_degree_table(by_degree, dims)}\n\n{_dims_table(by_dims, over)}\n\n{_mean_table(by_mean)}"
@@ -120,7 +120,7 @@ def _dims_table(points: Sequence[Point], over: Sequence[int]) -> str:
     """The step from no dimension zeroed to half of them, as a share of each metric's way to collapse."""
     at = {(p.d, p.degree): p for p in points}
     w2 = [f"{100 * (at[d, 50].w2 - at[d, 0].w2) / ENDS['W2'][1]:.1f} %" for d in over]
-    lu = [f"{100 * (at[d, 50].lu - at[d, 0].lu) / -ENDS['L_U'][0]:.1g} %" for d in over]
+    lu = [f"{100 * (at[d, 50].lu - at[d, 0].lu) / -ENDS['L_U'][0]:.2g} %" for d in over]
     return page.table(["half of d zeroed", *(f"d = {d}" for d in over)], [["W2 moves by", *w2], ["L_U moves by", *lu]])
 
 
@@ -142,9 +142,9 @@ def _degree_figure(points: Sequence[Point], dims: Sequence[int]) -> Figure:
         right.plot(degrees, [p.lu for p in line], "o-", ms=4, color=colour)
     fine = [k / 200 for k in range(200)]
     left.plot([100 * x for x in fine], [true_w2(200, round(200 * (1 - x))) for x in fine], "--", color="black", lw=1)
-    left.plot([], [], "--", color="black", lw=1, label="endless rows")
+    left.plot([], [], "--", color="black", lw=1, label="infinitely many rows")
     left.set(title="W2 rises from the first dimension lost", ylabel="W2", ylim=(-0.03, 1.45))
-    right.set(title="L_U moves when hardly any are left", ylabel="L_U", ylim=(-4.1, 0.1))
+    right.set(title="$L_U$ hardly moves until few are left", ylabel="$L_U$", ylim=(-4.1, 0.1))
     _ends(left, right)
     for axis in (left, right):
         axis.set_xlabel("dimensions zeroed, %")
@@ -160,7 +160,7 @@ def _dims_figure(points: Sequence[Point]) -> Figure:
         left.plot([p.d for p in line], [p.w2 for p in line], "o-", ms=4, color=colour, label=f"{degree} % zeroed")
         right.plot([p.d for p in line], [p.lu for p in line], "o-", ms=4, color=colour)
     left.set(title="W2 keeps the degrees apart at any d", ylabel="W2", ylim=(-0.03, 1.45))
-    right.set(title="L_U of all degrees meets as d grows", ylabel="L_U", ylim=(-4.1, 0.1))
+    right.set(title="$L_U$ of all degrees meets as d grows", ylabel="$L_U$", ylim=(-4.1, 0.1))
     _ends(left, right)
     for axis in (left, right):
         axis.set_xscale("log", base=2)
@@ -197,7 +197,7 @@ def _mean_figure(points: Sequence[tuple[float, Point]], n: int) -> Figure:
     w2 = [p.w2 / ENDS["W2"][1] for _, p in points]
     lu = [(p.lu - ideal) / -ideal for _, p in points]
     axis.plot(means, w2, "o-", ms=4, color=BLUE, label="W2")
-    axis.plot(means, lu, "s-", ms=4, color=ORANGE, label="L_U")
+    axis.plot(means, lu, "s-", ms=4, color=ORANGE, label="$L_U$")
     axis.set_xscale("symlog", base=2, linthresh=0.25)
     axis.set_xticks(means, [f"{mean:g}" for mean in means])
     axis.set(

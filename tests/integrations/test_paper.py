@@ -1,6 +1,7 @@
 """That docs/paper can be made, of what it is made, and that its exact laws are those that samples follow."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from benchmarks import page
 from benchmarks.paper import __main__ as command
-from benchmarks.paper import assumptions, encoders, gaussian, outcome, populations, sample_size, sensitivity
+from benchmarks.paper import assumptions, encoders, gaussian, goals, outcome, populations, sensitivity
 from benchmarks.paper.outcome import Outcome
 from benchmarks.paper.populations import Reading
 from uniformity_callbacks import functional
@@ -62,7 +63,7 @@ def test_true_readings_are_those_of_many_rows(name):
     assert found.rankme == pytest.approx(truth.rankme, rel=3e-3)
 
 
-def test_corrected_rankme_takes_the_mean_for_a_direction():
+def test_corrected_rankme_is_of_rows_that_are_not_centred():
     z = populations.sample(torch.ones(16, dtype=torch.float64), 20_000, torch.Generator().manual_seed(1))
     z[:, 0] += 3.0
     assert populations.corrected(z).rankme == pytest.approx(functional.rankme(z).item(), rel=0.02)
@@ -100,7 +101,7 @@ def test_coordinates_of_the_sphere_follow_their_law():
 def test_exact_distances_fall_with_the_dimensions():
     found = [gaussian.exact(d) for d in gaussian.DIMS]
     # Of the order of 1 / d^2 and 1 / d.
-    for few, many in zip(found[2:], found[3:], strict=False):
+    for few, many in pairwise(found[2:]):
         assert few.kl / many.kl == pytest.approx(4.0, rel=0.2)
         assert few.w1 / many.w1 == pytest.approx(2.0, rel=0.1)
     assert gaussian.exact(2).kl == pytest.approx(
@@ -133,11 +134,12 @@ def test_distances_to_the_truth_and_drifts_are_of_medians():
     def readings(*w2):
         return [Reading(x, 10.0, 10.0) for x in w2]
 
-    sizes = {0.5: readings(0.5, 0.6, 9.0), 8.0: readings(0.4, 0.5, 0.5)}
-    curve = sample_size.Curve("x", Reading(0.5, 10.0, 10.0), sizes, sizes)
+    sizes = {0.5: readings(0.52, 0.6, 9.0), 8.0: readings(0.4, 0.5, 0.5)}
+    curve = goals.Curve("x", 8, Reading(0.5, 10.0, 10.0), sizes, sizes)
     assert curve.off("w2", 0.5) == pytest.approx(0.2)
     assert curve.drift("w2") == pytest.approx(-0.2)
-    ideal = sample_size.Curve("x", Reading(0.0, 10.0, 10.0), sizes, sizes)
+    assert curve.near("w2", of="plain") == [True, False, False, False, True, True]
+    ideal = goals.Curve("x", 8, Reading(0.0, 10.0, 10.0), sizes, sizes)
     assert ideal.off("w2", 0.5) == pytest.approx(0.6)
 
 
