@@ -70,8 +70,8 @@ def test_corrected_rankme_is_of_rows_that_are_not_centred():
 
 
 def test_uniform_sphere_reads_as_told():
-    for d, kept in ((200, 200), (200, 20), (16, 1)):
-        z = torch.randn(20_000, d, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    for d, kept in ((100, 100), (100, 10), (16, 1)):
+        z = torch.randn(8000, d, generator=torch.Generator().manual_seed(2))
         z[:, kept:] = 0.0
         assert functional.wang_isola_uniformity(z).item() == pytest.approx(sensitivity.true_lu(kept), abs=2e-3)
         assert functional.wasserstein_uniformity(z).item() == pytest.approx(sensitivity.true_w2(d, kept), abs=0.06)
@@ -104,9 +104,11 @@ def test_exact_distances_fall_with_the_dimensions():
     for few, many in pairwise(found[2:]):
         assert few.kl / many.kl == pytest.approx(4.0, rel=0.2)
         assert few.w1 / many.w1 == pytest.approx(2.0, rel=0.1)
-    assert gaussian.exact(2).kl == pytest.approx(
-        0.5 * math.log(2 * math.pi * math.e) - math.log(math.pi / math.sqrt(2))
-    )
+    # Bins lose little where the law is smooth, much at d = 2, the arcsine law, whose entropy is log(pi / sqrt(2)).
+    assert found[2].kl == pytest.approx(gaussian.exact_kl(8), rel=0.01)
+    assert found[0].kl < 0.7 * gaussian.exact_kl(2)
+    entropy = math.log(math.pi / math.sqrt(2))
+    assert gaussian.exact_kl(2) == pytest.approx(0.5 * math.log(2 * math.pi * math.e) - entropy)
 
 
 def test_samples_of_degree_none_are_of_the_population():
