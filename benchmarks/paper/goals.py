@@ -50,11 +50,11 @@ class Curve:
         """Return whether a metric is 0 in truth."""
         return bool(getattr(self.truth, field) <= _ZERO)
 
-    def near(self, field: str, *, of: str) -> list[bool]:
-        """Return of each single draw from n = d/2 on whether it is as near as it is to be."""
+    def near(self, field: str, ratio: float, *, of: str) -> float:
+        """Return the share of single draws that are as near as medians are to be."""
         truth = getattr(self.truth, field)
-        readings = [x for ratio, many in getattr(self, of).items() if ratio >= 0.5 for x in many]
-        return [abs(getattr(x, field) - truth) <= NEAR * truth for x in readings]
+        held = [abs(getattr(x, field) - truth) <= NEAR * truth for x in getattr(self, of)[ratio]]
+        return sum(held) / len(held)
 
 
 def table(groups: Mapping[str, Sequence[Curve]]) -> str:
@@ -64,8 +64,11 @@ def table(groups: Mapping[str, Sequence[Curve]]) -> str:
         for group, curves in groups.items():
             for of in ("plain", "corrected"):
                 some = [curve for curve in curves if not curve.is_ideal(field)]
-                lines.append([f"{name}, {of}", f"{group}, d = {curves[0].d}", *_line(some, field, of, "{:.1%}")])
-                lines[-1].append(f"{_mean([x for curve in some for x in curve.near(field, of=of)]):.0%}")
+                near, ratio, who = min((c.near(field, r, of=of), r, c.name) for c in some for r in _sizes(c))
+                single = f"{100 * near:.0f} % ({who}, {named(ratio)})"
+                lines.append(
+                    [f"{name}, {of}", f"{group}, d = {curves[0].d}", *_line(some, field, of, "{:.1%}"), single]
+                )
     for curves in groups.values():
         ideal = [curve for curve in curves if curve.is_ideal("w2")]
         for of in ("plain", "corrected") if ideal else ():
@@ -75,9 +78,9 @@ def table(groups: Mapping[str, Sequence[Curve]]) -> str:
         "median of the draws",
         "of",
         "n = d/4, off by at most",
-        f"n from d/2 on, off by at most (goal {NEAR:.0%})",
-        f"drift from d/2 to 8 d (goal {DRIFT:.0%})",
-        f"single samples from d/2 on within {NEAR:.0%}",
+        f"n from d/2 on, off by at most (goal {100 * NEAR:.0f} %)",
+        f"drift from d/2 to 8 d (goal {100 * DRIFT:.0f} %)",
+        f"n from d/2 on, single samples within {100 * NEAR:.0f} %, at least",
     ]
     return page.table(head, lines)
 
@@ -87,21 +90,15 @@ def named(ratio: float) -> str:
     return f"n = d/{round(1 / ratio)}" if ratio < 1 else "n = d" if ratio == 1 else f"n = {ratio:g} d"
 
 
+def _sizes(curve: Curve) -> list[float]:
+    return [ratio for ratio in curve.plain if ratio >= 0.5]
+
+
 def _line(curves: Sequence[Curve], field: str, of: str, form: str) -> list[str]:
     few, who = max((abs(curve.off(field, 0.25, of=of)), curve.name) for curve in curves)
     off, at, whose = max(
-        (abs(curve.off(field, ratio, of=of)), ratio, curve.name)
-        for curve in curves
-        for ratio in curve.plain
-        if ratio >= 0.5
+        (abs(curve.off(field, ratio, of=of)), ratio, curve.name) for curve in curves for ratio in _sizes(curve)
     )
     moved, mover = max((abs(curve.drift(field, of=of)), curve.name) for curve in curves)
-    return [
-        f"{form.format(few)} ({who})",
-        f"{form.format(off)} ({whose}, {named(at)})",
-        f"{form.format(moved)} ({mover})",
-    ]
-
-
-def _mean(held: Sequence[bool]) -> float:
-    return sum(held) / len(held)
+    values = [form.format(x).replace("%", " %") for x in (few, off, moved)]
+    return [f"{x} ({place})" for x, place in zip(values, (who, f"{whose}, {named(at)}", mover), strict=True)]

@@ -24,7 +24,7 @@ DIMS = 128
 RATIOS = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Rows for each dimension."""
 
-DRAWS = 20
+DRAWS = 30
 MANY = 100_000
 """Rows that stand for an encoder's population."""
 
@@ -120,8 +120,8 @@ def _figure(curves: Sequence[Curve], field: str) -> Figure:
         axis.set_xscale("log", base=2)
         axis.set_xticks([1 / 8, 1 / 2, 2, 8], ["1/8", "1/2", "2", "8"])
         axis.tick_params(labelsize=8)
-        bottom, top = (-0.06, 1.45) if field == "w2" else (0.0, 1.3 * truth)
-        axis.set_ylim(bottom, top)
+        highest = max(1.25 * truth, 1.05 * median(curve.corrected[min(curve.corrected)], field)[2])
+        axis.set_ylim(*(-0.06, 1.45) if field == "w2" else (0.0, highest))
         plain_axes(axis)
     figure.supxlabel("rows for each dimension, n / d", fontsize=10)
     figure.supylabel(METRICS[field], fontsize=10)
