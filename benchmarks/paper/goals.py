@@ -52,8 +52,8 @@ class Curve:
 
     def near(self, field: str, ratio: float, *, of: str) -> float:
         """Return the share of single draws that are as near as medians are to be."""
-        truth = getattr(self.truth, field)
-        held = [abs(getattr(x, field) - truth) <= NEAR * truth for x in getattr(self, of)[ratio]]
+        truth: float = getattr(self.truth, field)
+        held = [bool(abs(getattr(x, field) - truth) <= NEAR * truth) for x in getattr(self, of)[ratio]]
         return sum(held) / len(held)
 
 
@@ -65,7 +65,9 @@ def table(groups: Mapping[str, Sequence[Curve]]) -> str:
             for of in ("plain", "corrected"):
                 some = [curve for curve in curves if not curve.is_ideal(field)]
                 near, ratio, who = min((c.near(field, r, of=of), r, c.name) for c in some for r in _sizes(c))
-                single = f"{100 * near:.0f} % ({who}, {named(ratio)})"
+                single = f"{near:.0%}".replace("%", " %")
+                if 0.0 < near < 1.0:  # else it is so in more places than one
+                    single += f" ({who}, {named(ratio)})"
                 lines.append(
                     [f"{name}, {of}", f"{group}, d = {curves[0].d}", *_line(some, field, of, "{:.1%}"), single]
                 )
