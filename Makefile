@@ -20,7 +20,7 @@ AGAINST_SOLO := OMP_NUM_THREADS=1 SOLO_LEARN="$(abspath $(SOLO_LEARN))" PYTHONPA
 # Without these, a pinned test is only as good as the day's newest release of something else.
 CONSTRAINTS := -c constraints.txt
 
-.PHONY: demo test test-browser soak fuzz test-matrix test-solo table-solo bench lint test-wheel clean
+.PHONY: demo test test-browser soak fuzz test-matrix test-solo table-solo bench paper lint test-wheel clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m examples.demo
@@ -59,6 +59,10 @@ table-solo: $(SOLO_INSTALLED)
 # docs/speed.md and its figure, on a machine that does nothing else: an hour. Some of it: make bench PARTS="thread runs"
 bench: $(INSTALLED)
 	$(BIN)/python -W ignore -m benchmarks $(PARTS)
+
+# docs/paper: the experiments of the method's paper, and ours beside them. Some of them: make paper PARTS="desiderata gaussian"
+paper: $(INSTALLED)
+	$(BIN)/python -W ignore -m benchmarks.paper $(PARTS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

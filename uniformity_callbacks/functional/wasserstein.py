@@ -62,7 +62,7 @@ def corrected_wasserstein_uniformity(z: Float[Tensor, "n d"], *, normalize: bool
     Returns:
         A number in [0, sqrt(2)], smaller is more uniform: 0 at the ideal, ``sqrt(2) = 1.414`` where all rows are one
         point. A perfectly uniform population reads 0.02 to 0.1 at n >= d / 2 (0.07 +- 0.05 at n 64, d 128), where plain
-        W2 reads up to 0.83. Others are met on average within 3 % at n = d / 2 and 1 % from n = d on (power laws,
+        W2 reads up to 0.83. Others are met on average within 6 % at n = d / 2 and 2 % from n = d on (power laws,
         exponentials and half-empty spectra, d 128 and 384; measured).
 
     Raises:

@@ -1,0 +1,1 @@
+"""The paper's own experiments, and ours beside them: docs/paper."""
