@@ -143,6 +143,7 @@ def test_is_typed():
 
 def test_what_ships_beside_the_code():
     assert (PACKAGE / "integrations" / "uniformity" / "default.yaml").is_file()
+    assert (PACKAGE / "report" / "page.html").is_file()
     for package in ("lightning.pytorch", "pytorch_lightning"):
         (entry,) = entry_points(group=f"{package}.callbacks_factory", name="uniformity-callbacks")
         assert entry.value == "uniformity_callbacks.integrations.factory:callbacks"
