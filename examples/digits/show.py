@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from uniformity_callbacks.journal import Journal, read_journal
+from uniformity_callbacks.report.series import value
 
 from .evaluate import Accuracies
 
@@ -87,9 +89,9 @@ def table(results: list[Result], pixels: Accuracies) -> None:
         grid.add_column(head, justify="right", no_wrap=True)
     grid.add_column("\nverdict", no_wrap=True)
     for r in results:
-        last = r.journal.readings[-1].values
+        last = r.journal.readings[-1]
         train = (
-            f"{round(last[name], digits) + 0.0:.{digits}f}"
+            "-" if math.isnan(number := value(last, name)) else f"{round(number, digits) + 0.0:.{digits}f}"
             for name, digits in (("w2", 2), ("effective_dims", 0), ("std_ratio", 2), ("lu", 2))
         )
         accuracies = (f"{accuracy:.3f}" for accuracy in r.accuracies)
@@ -108,9 +110,9 @@ eval: W2 after the run, in eval mode, of the projector's outputs on all images
 1-NN, probe: accuracy on 500 test images of the encoder's features in eval mode;
 nearest neighbour and linear probe, at unit length (u) and standardised (z). The
 runs were tuned looking at these images: an illustration, not a benchmark.
-W2 is 0 at the ideal and 1.41 at one point; dims is of 128; std is std_ratio,
-the usual check, which calls 0.65 and more healthy. verdict: the kind of
-collapse, and the steps at which it was told and was over."""
+W2 is 0 at the ideal and 1.41 at one point; dims is of 128, - where outputs are
+close to one point; std is std_ratio, the usual check, which calls 0.65 and more
+healthy. verdict: the kind of collapse, the steps at which it was told and over."""
 
 PANELS = {
     "w2": ("W2 (0 ideal, 1.41 one point)", (0.0, 1.5)),

@@ -115,6 +115,7 @@ def render(stories: Sequence[Story]) -> str:
         groups=groups_of(stories),
         tables=[list(tables_of(story)) for story in stories],
         most=_EPISODES,
+        common=[note for note in stories[0].notes if len(stories) > 1 and all(note in s.notes for s in stories)],
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=version("uniformity-callbacks"),
         drawing=Markup,
