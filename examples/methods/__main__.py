@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
         auxiliary=told.auxiliary,
         wang_isola=told.wang_isola,
         lr=told.lr,
-        journal=told.folder / "uniformity.jsonl",
+        journal=told.folder / f"{told.method}.jsonl",
     )
     show.readings(journal)
     found = evaluate.accuracies(method, digits)

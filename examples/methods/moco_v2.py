@@ -23,7 +23,7 @@ class MoCoV2(Method):
     *Momentum Contrast*, CVPR 2020, arXiv 1911.05722, equations 1 and 2, algorithm 1.
     """
 
-    lr = 0.1
+    lr = 0.3
     temperature = 0.2
     momentum = 0.99
     queue: Tensor

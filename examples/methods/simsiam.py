@@ -18,7 +18,7 @@ class SimSiam(Method):
     to 4 and algorithm 1.
     """
 
-    lr = 0.1
+    lr = 0.3
 
     def __init__(self, *, stopping: bool = True) -> None:
         super().__init__()

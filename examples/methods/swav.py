@@ -20,7 +20,7 @@ class SwAV(Method):
     arXiv 2006.09882, equations 1 to 5 and algorithm 1.
     """
 
-    lr = 0.3
+    lr = 0.1
     temperature = 0.1
     epsilon = 0.05
 

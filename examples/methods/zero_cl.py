@@ -19,7 +19,7 @@ class ZeroCL(Method):
     Learning*, ICLR 2022, openreview RAW9tCdVxLj: ZCA whitening in the instance and in the feature dimension.
     """
 
-    lr = 0.1
+    lr = 0.03
     shrinkage = 0.1
 
     def loss(self, z0: Tensor, z1: Tensor, x0: Tensor, x1: Tensor) -> Tensor:

@@ -1,0 +1,90 @@
+"""Readings through the package's own rules, for any thresholds, without training again; and how right that was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.alerting.cases import CONSTANT, DIMENSIONAL, EVERY, HEALTHY, NONFINITE
+from benchmarks.alerting.record import Run
+from benchmarks.alerting.truth import Label
+from uniformity_callbacks.alerts import Alert, AlertBook
+from uniformity_callbacks.panel import Reading
+from uniformity_callbacks.rules import PATIENCE, WARMUP_STEPS, CollapseAlert
+
+KINDS = (CONSTANT, DIMENSIONAL, NONFINITE)
+
+GRACE = 2
+"""Readings beyond the patience within which a collapse is to be told."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the rules said of a run whose label is known.
+
+    Attributes:
+        run: the run.
+        label: what is the case with it.
+        alerts: all alerts that were raised.
+        begins: the first step from which the rule of the label's kind counts readings.
+        patience: of that rule.
+    """
+
+    run: Run
+    label: Label
+    alerts: Sequence[Alert]
+    begins: int
+    patience: int
+
+    @property
+    def first(self) -> Alert | None:
+        """The first alert of the label's kind that stands at the onset or comes after it, if there is one."""
+        return next((alert for alert in self.alerts if alert.kind == self.label.kind), None)
+
+    @property
+    def delay(self) -> int | None:
+        """Readings from the onset, or from where the rule begins to count if that is later, to the alert that tells it.
+
+        1 for the very reading of the onset; 0 or less where it was told before the onset; None where it is not told.
+        """
+        if self.first is None or self.label.onset is None:
+            return None
+        return (self.first.step - max(self.label.onset, self.begins)) // EVERY + 1
+
+    @property
+    def found(self) -> bool:
+        """Whether the collapse was told within the patience and two readings."""
+        return self.delay is not None and self.delay <= self.patience + GRACE
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds that were told, in their order."""
+        return tuple(dict.fromkeys(alert.kind for alert in self.alerts))
+
+
+def alerts_of(readings: Sequence[Reading], rules: Sequence[CollapseAlert]) -> list[Alert]:
+    """Return the alerts that a monitor with these rules raises of these readings; recoveries are left out."""
+    book = AlertBook(list(rules))
+    return [alert for reading in readings for alert in book.update(reading) if not alert.recovered]
+
+
+def verdict(run: Run, label: Label, rules: Sequence[CollapseAlert]) -> Verdict:
+    """Return what the rules say of a run."""
+    rule = next((rule for rule in rules if rule.kind == label.kind), None)
+    begins, patience = (rule.begins, rule.count) if rule else (WARMUP_STEPS, PATIENCE[CONSTANT])
+    return Verdict(run, label, alerts_of(run.readings, rules), begins, patience)
+
+
+def false_alarms(verdicts: Sequence[Verdict], kind: str) -> int:
+    """Return the number of healthy runs in which a kind was told."""
+    return sum(kind in v.kinds for v in verdicts if v.run.case.expected == HEALTHY)
+
+
+def healthy(verdicts: Sequence[Verdict]) -> int:
+    """Return the number of healthy runs."""
+    return sum(v.run.case.expected == HEALTHY for v in verdicts)
+
+
+def labelled(verdicts: Sequence[Verdict], kind: str) -> list[Verdict]:
+    """Return those that collapse in a kind, by the label, and are not among the healthy."""
+    return [v for v in verdicts if v.label.kind == kind and v.run.case.expected != HEALTHY]

@@ -1,0 +1,100 @@
+"""Thresholds: how well each does on a set of runs, and which are best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from benchmarks.alerting.cases import CONSTANT, DIMENSIONAL, NONFINITE
+from benchmarks.alerting.record import Run
+from benchmarks.alerting.replay import Verdict, false_alarms, healthy, labelled, verdict
+from benchmarks.alerting.truth import Label
+from uniformity_callbacks.rules import FALL, CollapseAlert
+
+CONSTANTS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99, 0.995)
+DIMS = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 14.0, 16.0, 20.0, 24.0, 28.0)
+FALLS = (None, 0.2, 0.25, 0.33, 0.4, 0.5, 0.6, 0.7)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A run and what is the case with it."""
+
+    run: Run
+    label: Label
+
+
+@dataclass(frozen=True)
+class Point:
+    """How well a rule does.
+
+    Attributes:
+        rule: the rule.
+        found: collapses of its kind that it tells in time.
+        collapses: collapses of its kind that there are.
+        false: healthy runs in which it tells one.
+        healthy: healthy runs that there are.
+    """
+
+    rule: CollapseAlert
+    found: int
+    collapses: int
+    false: int
+    healthy: int
+
+    @property
+    def share(self) -> float:
+        """The share found, 0 to 1; 1 where there is none to find."""
+        return self.found / self.collapses if self.collapses else 1.0
+
+    @property
+    def in_twenty(self) -> float:
+        """False alarms in 20 healthy runs."""
+        return 20 * self.false / self.healthy
+
+
+def point(runs: Iterable[Known], rule: CollapseAlert) -> Point:
+    """Return how well one rule does on runs."""
+    verdicts = [verdict(known.run, known.label, [rule]) for known in runs]
+    of_its_kind = labelled(verdicts, rule.kind)
+    found = sum(v.found for v in of_its_kind)
+    return Point(rule, found, len(of_its_kind), false_alarms(verdicts, rule.kind), healthy(verdicts))
+
+
+def constants() -> list[CollapseAlert]:
+    """Return rules of constant collapse, by threshold."""
+    return [CollapseAlert(CONSTANT, threshold=threshold) for threshold in CONSTANTS]
+
+
+def dims(fall: float | None = FALL) -> list[CollapseAlert]:
+    """Return rules of dimensional collapse, by threshold."""
+    return [CollapseAlert(DIMENSIONAL, threshold=threshold, fall=fall) for threshold in DIMS]
+
+
+def falls() -> list[CollapseAlert]:
+    """Return rules of dimensional collapse at the default number of dims, by the share of the run's own level."""
+    return [CollapseAlert(DIMENSIONAL, fall=fall) for fall in FALLS]
+
+
+def best(points: Sequence[Point]) -> Point:
+    """Return the one with most collapses found less false alarms, by shares; of equals the middle one."""
+    value = [p.share - p.in_twenty / 20 for p in points]
+    equals = [p for p, v in zip(points, value, strict=True) if v == max(value)]
+    return equals[len(equals) // 2]
+
+
+def chosen(runs: Sequence[Known]) -> list[CollapseAlert]:
+    """Return the rules that do best on runs, of those in the sweeps."""
+    two = [rule for fall in FALLS for rule in dims(fall)]
+    constant, dimensional = (best([point(runs, rule) for rule in rules]).rule for rules in (constants(), two))
+    return [constant, dimensional, CollapseAlert(NONFINITE)]
+
+
+def defaults() -> list[CollapseAlert]:
+    """Return the package's own rules, of the three kinds that a reading can tell."""
+    return [rule for rule in CollapseAlert.defaults() if rule.kind in (CONSTANT, DIMENSIONAL, NONFINITE)]
+
+
+def verdicts(runs: Iterable[Known], rules: Sequence[CollapseAlert]) -> list[Verdict]:
+    """Return what rules say of runs."""
+    return [verdict(known.run, known.label, rules) for known in runs]
