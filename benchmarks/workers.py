@@ -9,10 +9,12 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TypeVar
 
 import torch
+from torch import nn
 
 from benchmarks.pairs import say
 
 T = TypeVar("T")
+M = TypeVar("M", bound=nn.Module)
 R = TypeVar("R")
 
 PROCESSES = 2
@@ -45,6 +47,12 @@ def in_processes(work: Callable[[T], R], tasks: Sequence[T], *, of: str, process
                 results[futures[future]] = future.result()
                 finished()
     return [results[k] for k in range(len(tasks))]
+
+
+def channels_last(module: M) -> M:
+    """Return a module with its convolutions' weights in the order in which a CPU is a quarter faster with them."""
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types leave it out
+    return module
 
 
 def _one_thread() -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Final
 
-HEALTHY, CONSTANT, DIMENSIONAL, NONFINITE = "healthy", "constant", "dimensional", "nonfinite"
+HEALTHY: Final = "healthy"
+CONSTANT: Final = "constant"
+DIMENSIONAL: Final = "dimensional"
+NONFINITE: Final = "nonfinite"
 
 STEPS = 300
 BATCH = 128
@@ -47,7 +51,7 @@ class Case:
     title: str
     method: str
     expected: str | None
-    arguments: Mapping[str, object] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     rate: float = 1.0
     spoilt: bool = False
 

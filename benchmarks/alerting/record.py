@@ -13,12 +13,13 @@ from torch import Tensor
 
 from benchmarks.alerting.cases import BATCH, EVERY, Case
 from benchmarks.alerting.truth import Look, look
-from benchmarks.workers import PROCESSES, in_processes
+from benchmarks.workers import PROCESSES, channels_last, in_processes
 from examples.digits import data
 from examples.digits.data import Batch, Digits
 from examples.digits.networks import Network
-from examples.methods import METHODS, Method
+from examples.methods import METHODS
 from examples.methods.loop import train
+from examples.methods.method import Method
 from uniformity_callbacks import read_journal
 from uniformity_callbacks.panel import Reading
 
@@ -69,8 +70,7 @@ def record(task: Task) -> None:
     """Train one run and keep its readings and looks; one that raises ends there, as it would for its user."""
     digits, twin = _digits(), Network()
     torch.manual_seed(task.seed)
-    method = METHODS[task.case.method](**task.case.arguments)
-    method = method.to(memory_format=torch.channels_last)  # the same numbers, faster on a CPU
+    method = channels_last(METHODS[task.case.method](**task.case.arguments))
     spoil(method, task.case.spoilt_at(task.seed))
     view = data.Augment()(digits.train_images, torch.Generator().manual_seed(VIEW_SEED))
     looks: list[Look] = []

@@ -10,9 +10,9 @@ from benchmarks.alerting.record import Run
 from benchmarks.alerting.truth import Label
 from uniformity_callbacks.alerts import Alert, AlertBook
 from uniformity_callbacks.panel import Reading
-from uniformity_callbacks.rules import PATIENCE, WARMUP_STEPS, CollapseAlert
+from uniformity_callbacks.rules import PATIENCE, WARMUP_STEPS, CollapseAlert, Kind
 
-KINDS = (CONSTANT, DIMENSIONAL, NONFINITE)
+KINDS: tuple[Kind, ...] = (CONSTANT, DIMENSIONAL, NONFINITE)
 
 GRACE = 2
 """Readings beyond the patience within which a collapse is to be told."""

@@ -128,7 +128,7 @@ def confused(verdicts: Sequence[Verdict]) -> str:
     """Return the number of runs by label and by what was told first."""
     names = [*KINDS, "nothing"]
     rows = []
-    groups = {kind: labelled(verdicts, kind) for kind in KINDS}
+    groups: dict[str, list[Verdict]] = {kind: labelled(verdicts, kind) for kind in KINDS}
     groups["no collapse, though something is wrong"] = [
         v for v in verdicts if v.label.kind is None and v.run.case.expected != HEALTHY
     ]

@@ -1,8 +1,8 @@
 """What is the case with a run, by a look at the whole training set: the rule that the alerts are held against.
 
-It was written before the runs. It shares with the alerts neither the sample (all 1,297 training images, a view of each,
-rather than a batch) nor the numbers (mean cosine between pairs, components of 99 % of the variance), nor the thresholds,
-nor patience and warm-up: it looks at whole runs, and back from their end.
+It was written before the runs. It shares with the alerts neither the sample (a view of each of the 1,297 training images
+rather than a batch) nor the numbers (mean cosine between pairs, components of 99 % of the variance), neither thresholds
+nor patience nor warm-up: it looks at whole runs, and back from their end.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from benchmarks.alerting.cases import CONSTANT, DIMENSIONAL, NONFINITE
 from examples.digits.networks import Network
+from uniformity_callbacks.rules import Kind
 
 COSINE = 0.99
 """Constant collapse: the mean cosine between outputs of different images is at least this."""
@@ -49,7 +50,7 @@ class Look:
 
 @torch.no_grad()
 def look(step: int, twin: Network, method: Network, images: Tensor) -> Look:
-    """Return what there is to see; `twin` is a network that takes the weights, so that nothing of the run is touched."""
+    """Return what there is to see; `twin` takes the weights, so that nothing of the run is touched."""
     twin.encoder.load_state_dict(method.encoder.state_dict())
     twin.projector.load_state_dict(method.projector.state_dict())
     z = F.normalize(twin.train()(images).double(), dim=1)
@@ -71,7 +72,7 @@ class Label:
         onset: the first step from which on it is so at every later look; None where it does not collapse.
     """
 
-    kind: str | None
+    kind: Kind | None
     onset: int | None
 
 
@@ -84,7 +85,7 @@ def label(looks: Sequence[Look], intact: Sequence[Look] | None) -> Label:
             there is nothing to compare with.
     """
     components = {one.step: one.components for one in intact or ()}
-    found = [
+    found: list[tuple[Kind, list[bool]]] = [
         (NONFINITE, [not one.finite for one in looks]),
         (CONSTANT, [one.cosine >= COSINE for one in looks]),
         (DIMENSIONAL, [one.finite and one.components <= SHARE * components.get(one.step, 0) for one in looks]),

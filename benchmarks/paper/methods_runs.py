@@ -11,13 +11,17 @@ from tempfile import TemporaryDirectory
 
 import torch
 from sklearn.model_selection import train_test_split
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer
 from torch import Tensor
 
-from benchmarks.workers import PROCESSES, in_processes
+from benchmarks.workers import PROCESSES, channels_last, in_processes
 from examples.digits import data, evaluate
 from examples.digits.data import Digits
-from examples.methods import METHODS, Method
+from examples.methods import METHODS
 from examples.methods.loop import train
+from examples.methods.method import Method
 from uniformity_callbacks import functional
 
 BATCH = 128
@@ -85,7 +89,7 @@ def work(task: Task) -> Outcome:
     """Train and judge."""
     digits = chosen_on(_digits()) if task.choosing else _digits()
     torch.manual_seed(task.seed)
-    method = METHODS[task.method]()
+    method = channels_last(METHODS[task.method]())
     batches = data.train_loader(digits, steps=task.steps, batch_size=BATCH, seed=task.seed)
     with TemporaryDirectory() as folder:
         train(
@@ -117,16 +121,14 @@ def chosen_on(digits: Digits) -> Digits:
 def judged(method: Method, digits: Digits) -> Outcome:
     """Return how good a trained method is."""
     features = partial(evaluate.encoder_features, method)
-    known = Digits(
-        features(digits.train_images), digits.train_labels, features(digits.test_images), digits.test_labels
-    )
+    known = Digits(features(digits.train_images), digits.train_labels, features(digits.test_images), digits.test_labels)
     probes = [evaluate.accuracies_of(_as_they_are, few_labels(known, draw)) for draw in range(DRAWS)]
     outputs = evaluate.projector_outputs(method, digits.test_images)
     noise = torch.Generator().manual_seed(VIEW_SEED)
     views = (evaluate.projector_outputs(method, data.Augment()(digits.test_images, noise)) for _ in range(2))
     return Outcome(
         probe=statistics.mean(found.standardised_probe for found in probes),
-        neighbour=evaluate.accuracies_of(_as_they_are, known).nearest_neighbour,
+        neighbour=nearest_neighbour(known),
         w2=functional.wasserstein_uniformity(outputs).item(),
         alignment=functional.alignment(*views).item(),
     )
@@ -135,11 +137,17 @@ def judged(method: Method, digits: Digits) -> Outcome:
 def few_labels(known: Digits, draw: int) -> Digits:
     """Return the same with 10 labelled training examples of each class, drawn by `draw`."""
     generator = torch.Generator().manual_seed(draw)
-    classes = known.train_labels.unique()
     order = torch.randperm(len(known.train_labels), generator=generator)
     drawn = known.train_labels[order]
-    rows = torch.cat([order[drawn == label][:LABELS] for label in classes])
+    rows = torch.cat([order[drawn == label][:LABELS] for label in sorted(set(known.train_labels.tolist()))])
     return Digits(known.train_images[rows], known.train_labels[rows], known.test_images, known.test_labels)
+
+
+def nearest_neighbour(known: Digits) -> float:
+    """Return the share of test labels right by the nearest training example at unit length, as `evaluate` has it."""
+    model = make_pipeline(Normalizer(), KNeighborsClassifier(n_neighbors=1))
+    model.fit(known.train_images.numpy(), known.train_labels.numpy())
+    return float(model.score(known.test_images.numpy(), known.test_labels.numpy()))
 
 
 def _as_they_are(features: Tensor) -> Tensor:

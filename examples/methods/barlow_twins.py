@@ -12,8 +12,8 @@ class BarlowTwins(Method):
     """Redundancy reduction.
 
     `off_diagonal` is the paper's lambda: 0.005 there, for 8,192 outputs, whose square weighs the second sum up; 0.05
-    here, for 128. `scale` only brings the gradient to a size that suits SGD. With `off_diagonal=0` nothing keeps outputs
-    from repeating one another: they fill few dimensions.
+    here, for 128. `scale` only brings the gradient to a size that suits SGD. With `off_diagonal=0` nothing keeps
+    outputs from repeating one another: they fill few dimensions.
 
     Source: Zbontar et al., *Barlow Twins: Self-Supervised Learning via Redundancy Reduction*, ICML 2021, arXiv
     2103.03230, equations 1 and 2.

@@ -50,4 +50,5 @@ def whitened(z: Tensor, shrinkage: float, eps: float = 1e-5) -> Tensor:
         covariance.diagonal().add_(shrinkage)
         eigenvalues, vectors = torch.linalg.eigh(covariance)
         transform = (vectors * eigenvalues.rsqrt()) @ vectors.T
-    return x @ transform
+    decorrelated: Tensor = x @ transform
+    return decorrelated
