@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from examples.methods import TITLES
+
 HEALTHY: Final = "healthy"
 CONSTANT: Final = "constant"
 DIMENSIONAL: Final = "dimensional"
@@ -56,15 +58,6 @@ class Case:
     spoilt: bool = False
 
     @property
-    def group(self) -> str:
-        """Healthy, by construction a collapse, a rate too high, or NaN: what one row of a table is about."""
-        if self.spoilt:
-            return "NaN"
-        if self.expected is None:
-            return "rate"
-        return "healthy" if self.expected == HEALTHY else self.name
-
-    @property
     def intact(self) -> str:
         """The name of the run of the same method with nothing wrong, to which it is compared; its own if it is one."""
         return f"{self.method}-1" if self.expected != HEALTHY else self.name
@@ -82,7 +75,7 @@ class Case:
 def cases() -> Sequence[Case]:
     """Return all kinds of runs."""
     healthy = [
-        Case(f"{method}-{rate:g}", f"{method}, rate x {rate:g}", method, HEALTHY, rate=rate)
+        Case(f"{method}-{rate:g}", _title(method, rate), method, HEALTHY, rate=rate)
         for method in (*METHODS, "vicreg")
         for rate in (1.0, LOW)
     ]
@@ -93,11 +86,15 @@ def cases() -> Sequence[Case]:
         Case("barlow-no-off", "Barlow Twins without off-diagonal", "barlow_twins", DIMENSIONAL, {"off_diagonal": 0.0}),
         Case("vicreg-no-cov", "VICReg without covariance", "vicreg", DIMENSIONAL, {"covariance": 0.0}),
     ]
-    high = [Case(f"{method}-high", f"{method}, rate x {HIGH:g}", method, None, rate=HIGH) for method in METHODS]
+    high = [Case(f"{method}-high", _title(method, HIGH), method, None, rate=HIGH) for method in METHODS]
     # Zero-CL's own eigendecomposition raises at the first NaN: such a run ends by itself.
     nan = [
-        Case(f"{method}-nan", f"{method}, loss NaN", method, NONFINITE, spoilt=True)
+        Case(f"{method}-nan", f"{TITLES[method]}, loss NaN", method, NONFINITE, spoilt=True)
         for method in METHODS
         if method != "zero_cl"
     ]
     return [*healthy, *collapsing, *high, *nan]
+
+
+def _title(method: str, rate: float) -> str:
+    return TITLES[method] + (f", rate x {rate:g}" if rate != 1 else "")

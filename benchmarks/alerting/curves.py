@@ -17,9 +17,9 @@ from matplotlib.lines import Line2D
 from benchmarks.alerting import sweep
 from benchmarks.alerting.cases import CONSTANT, DIMENSIONAL, HEALTHY
 from benchmarks.alerting.sweep import Known, Point
-from examples.methods import TITLES
+from benchmarks.alerting.truth import SHARE
 from uniformity_callbacks.panel import Reading
-from uniformity_callbacks.rules import CONSTANT_THRESHOLD, DIMENSIONAL_THRESHOLD, FALL, PATIENCE, WARMUP_STEPS
+from uniformity_callbacks.rules import CONSTANT_THRESHOLD, DIMENSIONAL_THRESHOLD, PATIENCE, WARMUP_STEPS
 
 COLOURS = {HEALTHY: "#1b7837", DIMENSIONAL: "#e08214", CONSTANT: "#c1272d", None: "#888888"}
 """Healthy by construction; or what a run with a fault turned out to be, grey if nothing."""
@@ -63,7 +63,7 @@ def held(readings: Sequence[Reading], metric: str, *, lowest: bool) -> float:
 
 
 def _strip(axis: Any, runs: Sequence[Known], metric: str, *, lowest: bool) -> None:
-    groups = list(dict.fromkeys((one.run.case.name, _title(one)) for one in runs))
+    groups = list(dict.fromkeys((one.run.case.name, one.run.case.title) for one in runs))
     for row, (name, _) in enumerate(groups):
         same = [one for one in runs if one.run.case.name == name]
         for k, one in enumerate(same):
@@ -77,39 +77,23 @@ def _strip(axis: Any, runs: Sequence[Known], metric: str, *, lowest: bool) -> No
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _title(one: Known) -> str:
-    case = one.run.case
-    if case.expected not in (HEALTHY, None):
-        return case.title
-    return TITLES[case.method] + (f", rate x {case.rate:g}" if case.rate != 1 else "")
-
-
 def _trade(axis: Any, runs: Sequence[Known]) -> None:
     """Draw dimensional collapses found over false alarms, along the threshold."""
-    lines = {
-        f"threshold, or a fall to {FALL:g}": (sweep.dims(), "#2166ac", "o"),
-        "threshold alone": (sweep.dims(None), "#b35806", "s"),
-    }
-    for name, (rules, colour, mark) in lines.items():
-        points = [sweep.point(runs, rule) for rule in rules]
-        axis.plot(
-            [p.in_twenty for p in points],
-            [100 * p.share for p in points],
-            mark + "-",
-            color=colour,
-            ms=4.5,
-            lw=1.2,
-            label=name,
-        )
-        _label(axis, points, colour)
+    for (name, share), colour, mark in zip(sweep.SHARES.items(), ("#762a83", "#2166ac", "#b35806"), "^os", strict=True):
+        relabelled = sweep.with_labels([one.run for one in runs], share)
+        points = [sweep.point(relabelled, rule) for rule in sweep.dims()]
+        x, y = [p.in_twenty for p in points], [100 * p.share for p in points]
+        axis.plot(x, y, mark + "-", color=colour, ms=4, lw=1.2, label=f"{name} ({points[0].collapses} runs)")
+        if share == SHARE:
+            _label(axis, points, colour)
     axis.axhline(90, color="grey", lw=0.8, ls=":")
     axis.axvline(1, color="grey", lw=0.8, ls=":")
     axis.set(
-        title="Dimensional collapse, along the threshold in dims",
+        title="Dimensional, along the threshold in dims",
         xlabel="false alarms in 20 healthy runs (at most 1)",
         ylabel="told in time, % (at least 90)",
     )
-    axis.legend(loc="lower right", frameon=False, fontsize=9)
+    axis.legend(loc="lower right", frameon=False, fontsize=8.5, title="labelled by components,\nof the intact run's")
     axis.grid(alpha=0.2)
     axis.spines[["top", "right"]].set_visible(False)
 
@@ -125,7 +109,7 @@ def _label(axis: Any, points: Sequence[Point], colour: str) -> None:
                 f"{p.rule.threshold:g}",
                 (p.in_twenty, 100 * p.share),
                 textcoords="offset points",
-                xytext=(5, -9 if colour == "#b35806" else 5),
+                xytext=(5, 5 if len(seen) % 2 else -10),
                 fontsize=7.5,
                 color=colour,
             )

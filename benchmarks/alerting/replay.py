@@ -19,27 +19,37 @@ GRACE = 2
 
 
 @dataclass(frozen=True)
+class Told:
+    """An alert, and the step at which it was over, or None."""
+
+    alert: Alert
+    over: int | None
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What the rules said of a run whose label is known.
 
     Attributes:
         run: the run.
         label: what is the case with it.
-        alerts: all alerts that were raised.
+        told: all alerts that were raised.
         begins: the first step from which the rule of the label's kind counts readings.
         patience: of that rule.
     """
 
     run: Run
     label: Label
-    alerts: Sequence[Alert]
+    told: Sequence[Told]
     begins: int
     patience: int
 
     @property
     def first(self) -> Alert | None:
         """The first alert of the label's kind that stands at the onset or comes after it, if there is one."""
-        return next((alert for alert in self.alerts if alert.kind == self.label.kind), None)
+        onset = self.label.onset
+        mine = (told for told in self.told if told.alert.kind == self.label.kind and onset is not None)
+        return next((told.alert for told in mine if told.over is None or told.over > (onset or 0)), None)
 
     @property
     def delay(self) -> int | None:
@@ -59,20 +69,26 @@ class Verdict:
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds that were told, in their order."""
-        return tuple(dict.fromkeys(alert.kind for alert in self.alerts))
+        return tuple(dict.fromkeys(told.alert.kind for told in self.told))
 
 
-def alerts_of(readings: Sequence[Reading], rules: Sequence[CollapseAlert]) -> list[Alert]:
-    """Return the alerts that a monitor with these rules raises of these readings; recoveries are left out."""
+def told_of(readings: Sequence[Reading], rules: Sequence[CollapseAlert]) -> list[Told]:
+    """Return the alerts that a monitor with these rules raises of these readings."""
     book = AlertBook(list(rules))
-    return [alert for reading in readings for alert in book.update(reading) if not alert.recovered]
+    said = [alert for reading in readings for alert in book.update(reading)]
+    ends = [alert for alert in said if alert.recovered]
+    return [
+        Told(alert, next((end.step for end in ends if end.kind == alert.kind and end.step > alert.step), None))
+        for alert in said
+        if not alert.recovered
+    ]
 
 
 def verdict(run: Run, label: Label, rules: Sequence[CollapseAlert]) -> Verdict:
     """Return what the rules say of a run."""
     rule = next((rule for rule in rules if rule.kind == label.kind), None)
     begins, patience = (rule.begins, rule.count) if rule else (WARMUP_STEPS, PATIENCE[CONSTANT])
-    return Verdict(run, label, alerts_of(run.readings, rules), begins, patience)
+    return Verdict(run, label, told_of(run.readings, rules), begins, patience)
 
 
 def false_alarms(verdicts: Sequence[Verdict], kind: str) -> int:

@@ -12,18 +12,12 @@ from benchmarks.alerting.cases import DIMENSIONAL, HEALTHY, Case
 from benchmarks.alerting.record import Task
 from benchmarks.alerting.replay import KINDS, Verdict, false_alarms, healthy, labelled
 from benchmarks.alerting.sweep import Known, Point
-from benchmarks.alerting.truth import label
 from uniformity_callbacks.rules import CollapseAlert
 
 
 def known(tasks: Sequence[Task]) -> list[Known]:
     """Return the recorded runs with their labels."""
-    runs = {(task.case.name, task.seed): record.read(task) for task in tasks}
-    labels = []
-    for (name, seed), run in runs.items():
-        intact = runs.get((run.case.intact, seed))
-        labels.append(Known(run, label(run.looks, intact.looks if intact and run.case.intact != name else None)))
-    return labels
+    return sweep.with_labels([record.read(task) for task in tasks])
 
 
 def choosing(runs: Iterable[Known]) -> list[Known]:
@@ -50,6 +44,8 @@ def text(runs: Sequence[Known]) -> str:
         confused(sweep.verdicts(runs, sweep.defaults())),
         f"### Chosen on the other half: {'; '.join(map(words, chosen[:2]))}",
         judged(sweep.verdicts(judging(runs), chosen)),
+        "### What depends on the line of the label (all runs, defaults)",
+        strictness(runs),
         "### Thresholds against each other (all runs)",
         *(curve(title, [sweep.point(runs, rule) for rule in rules]) for title, rules in SWEEPS.items()),
     ]
@@ -58,8 +54,7 @@ def text(runs: Sequence[Known]) -> str:
 
 SWEEPS: dict[str, list[CollapseAlert]] = {
     "mean resultant": sweep.constants(),
-    "effective dims, with the fall": sweep.dims(),
-    "effective dims, without the fall": sweep.dims(None),
+    "effective dims": sweep.dims(),
     "fall to a share of the run's own level": sweep.falls(),
 }
 
@@ -108,7 +103,7 @@ def judged(verdicts: Sequence[Verdict]) -> str:
         )
     head = ["kind", "runs", "told in time", "told at all", "after readings", "false alarms in healthy runs"]
     missed = [v for kind in KINDS for v in labelled(verdicts, kind) if not v.found]
-    false = [v for v in verdicts if v.run.case.expected == HEALTHY and v.alerts]
+    false = [v for v in verdicts if v.run.case.expected == HEALTHY and v.told]
     notes = [
         *(f"Not told in time: {_name(v)} ({v.label.kind} from {v.label.onset}, told {_told(v)})." for v in missed),
         *(f"False alarm: {_name(v)}, {_told(v)}." for v in false),
@@ -121,7 +116,7 @@ def _name(v: Verdict) -> str:
 
 
 def _told(v: Verdict) -> str:
-    return ", ".join(f"{alert.kind} at {alert.step}" for alert in v.alerts) or "nothing"
+    return ", ".join(f"{told.alert.kind} at {told.alert.step}" for told in v.told) or "nothing"
 
 
 def confused(verdicts: Sequence[Verdict]) -> str:
@@ -138,6 +133,20 @@ def confused(verdicts: Sequence[Verdict]) -> str:
         also = sum(len(v.kinds) > 1 for v in group)
         rows.append([name, *(str(told[kind]) for kind in names), str(also)])
     return page.table(["is the case", *(f"first told: {name}" for name in names), "two kinds told"], rows)
+
+
+def strictness(runs: Sequence[Known]) -> str:
+    """Return what is found of dimensional collapses that are labelled by stricter and laxer lines."""
+    rows = []
+    for name, share in sweep.SHARES.items():
+        relabelled = sweep.with_labels([one.run for one in runs], share)
+        told = sweep.verdicts(relabelled, sweep.defaults())
+        p = sweep.point(relabelled, CollapseAlert(DIMENSIONAL))
+        none = [v for v in told if v.label.kind is None and v.run.case.expected != HEALTHY]
+        alarmed = sum(DIMENSIONAL in v.kinds for v in none)
+        rows.append([name, f"{p.found} of {p.collapses}", f"{100 * p.share:.0f} %", f"{alarmed} of {len(none)}"])
+    head = ["components, of the intact run's", "told in time", "share", "told in faulty runs that are not labelled"]
+    return page.table(head, rows)
 
 
 def curve(title: str, points: Sequence[Point]) -> str:

@@ -1,8 +1,8 @@
 """What is the case with a run, by a look at the whole training set: the rule that the alerts are held against.
 
-It was written before the runs. It shares with the alerts neither the sample (a view of each of the 1,297 training images
-rather than a batch) nor the numbers (mean cosine between pairs, components of 99 % of the variance), neither thresholds
-nor patience nor warm-up: it looks at whole runs, and back from their end.
+It was written before the runs. It shares with the alerts neither the sample (a view of each of the 1,297 training
+images, rather than a batch) nor the numbers (mean cosine between pairs, components of 99 % of the variance), neither
+thresholds nor patience nor warm-up: it looks at whole runs, and back from their end.
 """
 
 from __future__ import annotations
@@ -76,19 +76,20 @@ class Label:
     onset: int | None
 
 
-def label(looks: Sequence[Look], intact: Sequence[Look] | None) -> Label:
+def label(looks: Sequence[Look], intact: Sequence[Look] | None, share: float = SHARE) -> Label:
     """Return what a run ends in, not finite before constant before dimensional, and since when without interruption.
 
     Args:
         looks: of the run.
         intact: of the intact run of the same method and seed; None for one that is itself intact, or has none, in which
             there is nothing to compare with.
+        share: what the dimensional collapse of a run is told by; only to see what depends on it.
     """
     components = {one.step: one.components for one in intact or ()}
     found: list[tuple[Kind, list[bool]]] = [
         (NONFINITE, [not one.finite for one in looks]),
         (CONSTANT, [one.cosine >= COSINE for one in looks]),
-        (DIMENSIONAL, [one.finite and one.components <= SHARE * components.get(one.step, 0) for one in looks]),
+        (DIMENSIONAL, [one.finite and one.components <= share * components.get(one.step, 0) for one in looks]),
     ]
     for kind, holds in found:
         if holds and holds[-1]:

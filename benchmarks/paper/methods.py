@@ -147,7 +147,7 @@ def text(results: Results, scores: Mapping[tuple[str, str, float], float], steps
     parts = [
         "![Paired differences with 95 % intervals, a row for each method](methods.png)",
         f"{seeds} seeds, {steps} steps of {BATCH} images; the probe is the mean over {DRAWS} draws of {LABELS} labels "
-        "a class. Mean and standard deviation over seeds; in brackets, the 95 % interval of the mean paired difference.",
+        "a class. Mean and standard deviation over seeds; in brackets, the mean paired difference's 95 % interval.",
         *(summary(results, measure) for measure in ("probe", "neighbour")),
         *(table(results, measure) for measure in MEASURES),
         f"**Weights**, by the mean linear probe on {VALIDATION} training images set apart, %; the best is taken.",
