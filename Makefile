@@ -20,7 +20,7 @@ AGAINST_SOLO := OMP_NUM_THREADS=1 SOLO_LEARN="$(abspath $(SOLO_LEARN))" PYTHONPA
 # Without these, a pinned test is only as good as the day's newest release of something else.
 CONSTRAINTS := -c constraints.txt
 
-.PHONY: demo test soak fuzz test-matrix test-solo table-solo bench lint test-wheel clean
+.PHONY: demo test soak fuzz test-matrix test-solo table-solo bench bench-alerts lint test-wheel clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m examples.demo
@@ -55,6 +55,11 @@ table-solo: $(SOLO_INSTALLED)
 # docs/speed.md and its figure, on a machine that does nothing else: an hour. Some of it: make bench PARTS="thread runs"
 bench: $(INSTALLED)
 	$(BIN)/python -W ignore -m benchmarks $(PARTS)
+
+# docs/alert_benchmark.md and its figure: 170 runs, half an hour. The tables again, of the runs that are there:
+# make bench-alerts REPLAY=--replay
+bench-alerts: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.alerting $(REPLAY)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

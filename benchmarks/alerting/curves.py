@@ -17,7 +17,6 @@ from matplotlib.lines import Line2D
 from benchmarks.alerting import sweep
 from benchmarks.alerting.cases import CONSTANT, DIMENSIONAL, HEALTHY
 from benchmarks.alerting.sweep import Known, Point
-from benchmarks.alerting.truth import SHARE
 from uniformity_callbacks.panel import Reading
 from uniformity_callbacks.rules import CONSTANT_THRESHOLD, DIMENSIONAL_THRESHOLD, PATIENCE, WARMUP_STEPS
 
@@ -30,6 +29,10 @@ NAMES = {
     CONSTANT: "faulty, constant collapse",
     None: "faulty, no collapse",
 }
+
+
+LABELLED = (3.0, 5.0, 7.0, 9.0, 10.0, 12.0, 16.0, 24.0)
+"""Thresholds that are written beside their points."""
 
 
 def draw(runs: Sequence[Known], path: Path) -> None:
@@ -78,14 +81,13 @@ def _strip(axis: Any, runs: Sequence[Known], metric: str, *, lowest: bool) -> No
 
 
 def _trade(axis: Any, runs: Sequence[Known]) -> None:
-    """Draw dimensional collapses found over false alarms, along the threshold."""
-    for (name, share), colour, mark in zip(sweep.SHARES.items(), ("#762a83", "#2166ac", "#b35806"), "^os", strict=True):
-        relabelled = sweep.with_labels([one.run for one in runs], share)
-        points = [sweep.point(relabelled, rule) for rule in sweep.dims()]
+    """Draw dimensional collapses found over false alarms, along the threshold, by either number."""
+    lines = {"effective dims": (runs, "#2166ac", "o"), "dims of W2": (sweep.by_w2(runs), "#762a83", "^")}
+    for name, (same, colour, mark) in lines.items():
+        points = [sweep.point(same, rule) for rule in sweep.dims()]
         x, y = [p.in_twenty for p in points], [100 * p.share for p in points]
-        axis.plot(x, y, mark + "-", color=colour, ms=4, lw=1.2, label=f"{name} ({points[0].collapses} runs)")
-        if share == SHARE:
-            _label(axis, points, colour)
+        axis.plot(x, y, mark + "-", color=colour, ms=4.5, lw=1.2, label=name)
+        _label(axis, points, colour, below=name == "effective dims")
     axis.axhline(90, color="grey", lw=0.8, ls=":")
     axis.axvline(1, color="grey", lw=0.8, ls=":")
     axis.set(
@@ -93,23 +95,21 @@ def _trade(axis: Any, runs: Sequence[Known]) -> None:
         xlabel="false alarms in 20 healthy runs (at most 1)",
         ylabel="told in time, % (at least 90)",
     )
-    axis.legend(loc="lower right", frameon=False, fontsize=8.5, title="labelled by components,\nof the intact run's")
+    axis.legend(loc="lower right", frameon=False, fontsize=9)
     axis.grid(alpha=0.2)
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _label(axis: Any, points: Sequence[Point], colour: str) -> None:
-    """Write the threshold beside the first point of each place."""
-    seen: set[tuple[float, float]] = set()
+def _label(axis: Any, points: Sequence[Point], colour: str, *, below: bool) -> None:
+    """Write some of the thresholds beside their points."""
     for p in points:
-        place = (round(p.in_twenty, 1), round(p.share, 2))
-        if place not in seen:
-            seen.add(place)
+        if p.rule.threshold in LABELLED:
             axis.annotate(
                 f"{p.rule.threshold:g}",
                 (p.in_twenty, 100 * p.share),
                 textcoords="offset points",
-                xytext=(5, 5 if len(seen) % 2 else -10),
-                fontsize=7.5,
+                xytext=(4, -10) if below else (-4, 5),
+                ha="left" if below else "right",
+                fontsize=8,
                 color=colour,
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.alerting.cases import CONSTANT, DIMENSIONAL, EVERY, HEALTHY, NONFINITE
 from benchmarks.alerting.record import Run
@@ -82,6 +82,21 @@ def told_of(readings: Sequence[Reading], rules: Sequence[CollapseAlert]) -> list
         for alert in said
         if not alert.recovered
     ]
+
+
+def by_w2(run: Run) -> Run:
+    """Return a run whose effective dims are replaced by those of W2: what a rule would say that looked at them.
+
+    `d (1 - W2^2 / 2)^2 = (tr S^(1/2))^2`, corrected for sample size: effective dims times `1 - R^2`, with R the mean
+    resultant. An isotropic sample of few dims has them both; where rows share a mean, too, these are fewer.
+    """
+    return replace(run, readings=[replace(reading, values=_by_w2(reading)) for reading in run.readings])
+
+
+def _by_w2(reading: Reading) -> dict[str, float]:
+    if not {"w2_corrected", "effective_dims"} <= reading.values.keys():
+        return reading.values
+    return reading.values | {"effective_dims": reading.dims * (1 - reading.values["w2_corrected"] ** 2 / 2) ** 2}
 
 
 def verdict(run: Run, label: Label, rules: Sequence[CollapseAlert]) -> Verdict:

@@ -32,7 +32,8 @@ def judging(runs: Iterable[Known]) -> list[Known]:
 
 def text(runs: Sequence[Known]) -> str:
     """Return all tables."""
-    chosen = sweep.chosen(choosing(runs))
+    w2 = sweep.by_w2(runs)
+    chosen, chosen_w2 = sweep.chosen(choosing(runs)), sweep.chosen(choosing(w2))
     parts = [
         "### What became of the runs",
         labels(runs),
@@ -42,12 +43,16 @@ def text(runs: Sequence[Known]) -> str:
         judged(sweep.verdicts(runs, sweep.defaults())),
         "### What was told, by what is the case (all runs, defaults)",
         confused(sweep.verdicts(runs, sweep.defaults())),
-        f"### Chosen on the other half: {'; '.join(map(words, chosen[:2]))}",
+        f"### Thresholds chosen on the odd seeds, on the half that judges: {'; '.join(map(words, chosen[:2]))}",
         judged(sweep.verdicts(judging(runs), chosen)),
         "### What depends on the line of the label (all runs, defaults)",
         strictness(runs),
         "### Thresholds against each other (all runs)",
         *(curve(title, [sweep.point(runs, rule) for rule in rules]) for title, rules in SWEEPS.items()),
+        "### By the dims of W2 in place of effective dims",
+        f"Chosen on the odd seeds: {words(chosen_w2[1])}. On the half that judges:",
+        judged(sweep.verdicts(judging(w2), chosen_w2)),
+        curve("dims of W2 (all runs)", [sweep.point(w2, rule) for rule in sweep.dims()]),
     ]
     return "\n\n".join(parts)
 
@@ -166,6 +171,4 @@ def _threshold(rule: CollapseAlert, title: str) -> str:
 
 def words(rule: CollapseAlert) -> str:
     """Return a rule in words."""
-    fall = f", fall {rule.fall:g}" if rule.kind == DIMENSIONAL and rule.fall is not None else ""
-    fall = ", no fall" if rule.kind == DIMENSIONAL and rule.fall is None else fall
-    return f"{rule.kind} {rule.threshold:g}{fall}"
+    return f"{rule.kind} {rule.threshold:g}"

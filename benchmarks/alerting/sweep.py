@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from benchmarks.alerting import replay
 from benchmarks.alerting.cases import CONSTANT, DIMENSIONAL, NONFINITE
 from benchmarks.alerting.record import Run
 from benchmarks.alerting.replay import Verdict, false_alarms, healthy, labelled, verdict
 from benchmarks.alerting.truth import SHARE, Label, label
-from uniformity_callbacks.rules import FALL, CollapseAlert
+from uniformity_callbacks.rules import CollapseAlert
 
 CONSTANTS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99, 0.995)
-DIMS = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 14.0, 16.0, 20.0, 24.0, 28.0)
+DIMS = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 9.5, 10.0, 10.5, 11.0, 12.0, 14.0, 16.0, 20.0, 24.0, 28.0)
 SHARES = {"at most 1/4": 1 / 4, "at most 1/3, the rule": SHARE, "at most 1/2": 1 / 2}
 """Lines of the label of dimensional collapse: the rule's, a stricter one and a laxer one."""
 
@@ -67,6 +68,11 @@ def with_labels(runs: Sequence[Run], share: float = SHARE) -> list[Known]:
     return [Known(run, label(run.looks, intact, share)) for run, intact in zip(runs, whole, strict=True)]
 
 
+def by_w2(runs: Iterable[Known]) -> list[Known]:
+    """Return runs of which the dims of W2 are looked at, with the same labels."""
+    return [Known(replay.by_w2(known.run), known.label) for known in runs]
+
+
 def point(runs: Iterable[Known], rule: CollapseAlert) -> Point:
     """Return how well one rule does on runs."""
     verdicts = [verdict(known.run, known.label, [rule]) for known in runs]
@@ -80,9 +86,9 @@ def constants() -> list[CollapseAlert]:
     return [CollapseAlert(CONSTANT, threshold=threshold) for threshold in CONSTANTS]
 
 
-def dims(fall: float | None = FALL) -> list[CollapseAlert]:
+def dims() -> list[CollapseAlert]:
     """Return rules of dimensional collapse, by threshold."""
-    return [CollapseAlert(DIMENSIONAL, threshold=threshold, fall=fall) for threshold in DIMS]
+    return [CollapseAlert(DIMENSIONAL, threshold=threshold) for threshold in DIMS]
 
 
 def falls() -> list[CollapseAlert]:
@@ -102,9 +108,8 @@ def best(points: Sequence[Point]) -> Point:
 
 
 def chosen(runs: Sequence[Known]) -> list[CollapseAlert]:
-    """Return the rules that do best on runs, of those in the sweeps."""
-    two = [rule for fall in FALLS for rule in dims(fall)]
-    constant, dimensional = (best([point(runs, rule) for rule in rules]).rule for rules in (constants(), two))
+    """Return the rules that do best on runs, of the sweeps over thresholds; the fall is left as it is."""
+    constant, dimensional = (best([point(runs, rule) for rule in rules]).rule for rules in (constants(), dims()))
     return [constant, dimensional, CollapseAlert(NONFINITE)]
 
 

@@ -17,7 +17,7 @@ from examples.digits import data
 from examples.digits.networks import Network
 from examples.methods import METHODS
 from examples.methods.loop import train
-from uniformity_callbacks import CollapseAlert, read_journal
+from uniformity_callbacks import CollapseAlert, functional, read_journal
 from uniformity_callbacks.panel import Reading
 
 ALL = {case.name: case for case in cases()}
@@ -137,6 +137,22 @@ def test_points_count_collapses_found_and_false_alarms():
     table = report.confused(sweep.verdicts(runs, sweep.defaults()))
     assert "| dimensional | 0 | 1 | 0 | 1 | 0 |" in table
     assert "| healthy | 0 | 1 | 0 | 1 | 0 |" in table
+
+
+def test_dims_of_w2_are_effective_dims_less_what_the_mean_takes():
+    generator = torch.Generator().manual_seed(0)
+    z = torch.zeros(4096, 32)
+    z[:, :6] = torch.randn(4096, 6, generator=generator)
+    z[:, 6] += 2.0
+    values = {
+        "w2_corrected": functional.corrected_wasserstein_uniformity(z).item(),
+        "effective_dims": functional.effective_dims(z).item(),
+    }
+    run = Run(ALL["byol-1"], 1, [Reading(0, "projector", 32, values, 0.0)], ())
+    (reading,) = replay.by_w2(run).readings
+    resultant = functional.mean_resultant_length(z).item()
+    assert reading.values["effective_dims"] == pytest.approx(values["effective_dims"] * (1 - resultant**2), rel=1e-2)
+    assert 0.3 < resultant**2 < 0.7
 
 
 def test_best_keeps_false_alarms_bearable_then_finds_most_and_is_the_middle_of_equals():
