@@ -12,9 +12,9 @@ class BYOL(Method):
     """Prediction of a momentum target, symmetrised.
 
     The target's momentum is 0.99 throughout; the paper's goes from 0.996 to 1 over a long training. With
-    `predicting=False` the predictor is the identity, which the paper reports to collapse (its table 5).
+    `predicting=False` the predictor is the identity, which the paper reports to collapse (its table 5b).
 
-    Source: Grill et al., *Bootstrap Your Own Latent*, NeurIPS 2020, arXiv 2006.07733, equations 1 to 3.
+    Source: Grill et al., *Bootstrap Your Own Latent*, NeurIPS 2020, arXiv 2006.07733, equations 1 and 2.
     """
 
     lr = 0.1

@@ -66,6 +66,6 @@ def train(
 def wang_isola_loss(z0: Tensor, z1: Tensor) -> Tensor:
     """Return the mean of both views' `log mean exp(-2 |zi - zj|^2)`, about -4 at the ideal and 0 at one point.
 
-    Source: Wang and Isola, ICML 2020, arXiv 2005.10242, equation 2 and figure 5.
+    Source: Wang and Isola, ICML 2020, arXiv 2005.10242, section 4.1 (t = 2).
     """
     return (functional.wang_isola_uniformity(z0) + functional.wang_isola_uniformity(z1)) / 2

@@ -14,8 +14,8 @@ from .method import Method, Target
 class MoCoV2(Method):
     """InfoNCE against a queue, symmetrised: each view is query once and key once.
 
-    The paper has one direction; symmetrised it is in Chen and He, arXiv 2011.10566, appendix B, which brings both views
-    through the online network. Keys enter the queue after they were used, or a view would be its own negative; the
+    The paper has one direction; symmetrised, as Chen and He have it too (arXiv 2011.10566), both views pass the online
+    network. Keys enter the queue after they were used, or a view would be its own negative; the
     oldest leave. Shuffled BatchNorm is for several devices: on one there is nothing to shuffle between. The queue holds
     1,024 keys, fewer than there are images; temperature 0.2 is the paper's, the momentum 0.99 for short training.
 

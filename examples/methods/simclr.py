@@ -10,7 +10,7 @@ from .method import Method
 
 
 class SimCLR(Method):
-    """NT-Xent at a temperature of 0.5, the paper's for small images (its appendix B.9).
+    """NT-Xent at a temperature of 0.5, as in the paper's experiments on small images (its appendix B.9).
 
     Source: Chen et al., *A Simple Framework for Contrastive Learning of Visual Representations*, ICML 2020, arXiv
     2002.05709, equation 1 and algorithm 1.
