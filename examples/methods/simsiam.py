@@ -11,8 +11,9 @@ from .method import Method, predictor
 class SimSiam(Method):
     """Negative cosine with stop-gradient and predictor, symmetrised.
 
-    The paper's projector has BatchNorm after its last layer as well; with that of the hidden layers
-    alone it works nearly as well (its ablation, "hidden-only"). With `stopping=False` gradients pass into both sides, and it collapses (its figure 2).
+    The paper's projector has BatchNorm after its last layer as well; with that of the hidden layers alone it works nearly
+    as well (its ablation, "hidden-only"). With `stopping=False` gradients pass into both sides, and it collapses (its
+    figure 2).
 
     Source: Chen and He, *Exploring Simple Siamese Representation Learning*, CVPR 2021, arXiv 2011.10566, equations 1
     to 4 and algorithm 1.

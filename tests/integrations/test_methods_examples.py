@@ -196,6 +196,20 @@ def test_stop_gradient_stops_the_other_side(stopping):
     assert torch.allclose(gradient, torch.autograd.grad(expected, z0)[0], atol=1e-7)
 
 
+def test_each_view_is_told_by_the_other_ones_target():
+    torch.manual_seed(0)
+    x0, x1 = torch.rand(2, 16, 1, 8, 8)
+    method = METHODS["byol"](predicting=False)
+    t0, t1 = method.target(x0), method.target(x1)
+    assert method.loss(t1, t0, x0, x1).item() == pytest.approx(0.0, abs=1e-5)
+    assert method.loss(t0, t1, x0, x1).item() > 0.1
+    method = METHODS["moco_v2"]()
+    k0, k1 = method.target(x0), method.target(x1)
+    queue = method.queue.clone()
+    expected = (moco_v2.info_nce(k1, k1, queue, 0.2) + moco_v2.info_nce(k0, k0, queue, 0.2)) / 2
+    assert method.loss(k1, k0, x0, x1).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("name", ["moco_v2", "byol"])
 def test_target_follows_by_its_momentum(name):
     torch.manual_seed(0)
