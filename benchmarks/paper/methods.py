@@ -150,6 +150,8 @@ def text(results: Results, scores: Mapping[tuple[str, str, float], float], steps
         "a class. Mean and standard deviation over seeds; in brackets, the mean paired difference's 95 % interval.",
         *(summary(results, measure) for measure in ("probe", "neighbour")),
         *(table(results, measure) for measure in MEASURES),
+        "**W2 against Wang-Isola**: the paired difference, above 0 where W2 has more, %",
+        against(results),
         f"**Weights**, by the mean linear probe on {VALIDATION} training images set apart, %; the best is taken.",
         weights_table(scores),
     ]
@@ -181,6 +183,17 @@ def table(results: Results, measure: str) -> str:
         rows.append(row)
     head = ["", "without", *(part for title in LOSSES.values() for part in (f"with {title}", "difference"))]
     return f"**{name}**\n\n{page.table(head, rows)}"
+
+
+def against(results: Results) -> str:
+    """Return one row a method: the runs with W2 less those with Wang and Isola's loss."""
+    measures = ("probe", "neighbour")
+    rows = []
+    for method in dict.fromkeys(method for method, _ in results):
+        pair = [results[method, loss] for loss in ("w2", "wang_isola")]
+        found = (Difference.of(*([100 * getattr(one, m) for one in some] for some in pair)) for m in measures)
+        rows.append([TITLES[method], *(f"{d.mean:+.1f} ({d.low:+.1f} to {d.high:+.1f})" for d in found)])
+    return page.table(["", "linear probe, 10 labels a class", "nearest neighbour"], rows)
 
 
 def _spread(outcomes: Sequence[Outcome], measure: str, unit: float, digits: int) -> str:

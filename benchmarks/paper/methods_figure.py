@@ -18,7 +18,7 @@ Interval = tuple[float, float, float]
 COLOURS = ("#b35806", "#2166ac")
 MARKS = ("s", "o")
 
-WIDE = 4.0
+WIDE = 3.0
 """A row whose difference is this many times all others' would flatten them: the axis leaves it outside, in words."""
 
 

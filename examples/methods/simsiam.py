@@ -11,7 +11,7 @@ from .method import Method, predictor
 class SimSiam(Method):
     """Negative cosine with stop-gradient and predictor, symmetrised.
 
-    The paper's projector has BatchNorm after its last layer as well; with that of the hidden layers alone it works nearly
+    The paper's projector has BatchNorm after its last layer, too; with that of the hidden layers alone it works nearly
     as well (its ablation, "hidden-only"). With `stopping=False` gradients pass into both sides, and it collapses (its
     figure 2).
 
