@@ -20,7 +20,8 @@ AGAINST_SOLO := OMP_NUM_THREADS=1 SOLO_LEARN="$(abspath $(SOLO_LEARN))" PYTHONPA
 # Without these, a pinned test is only as good as the day's newest release of something else.
 CONSTRAINTS := -c constraints.txt
 
-.PHONY: demo test test-browser soak fuzz test-matrix test-solo table-solo bench paper lint test-wheel clean
+.PHONY: demo test test-browser soak fuzz test-matrix test-solo table-solo bench bench-alerts paper lint test-wheel \
+	clean
 
 demo: $(INSTALLED)
 	$(BIN)/python -m examples.demo
@@ -63,6 +64,11 @@ bench: $(INSTALLED)
 # docs/paper: the experiments of the method's paper, and ours beside them. Some of them: make paper PARTS="desiderata gaussian"
 paper: $(INSTALLED)
 	$(BIN)/python -W ignore -m benchmarks.paper $(PARTS)
+
+# docs/alert_benchmark.md and its figure: 170 runs, half an hour. The tables again, of the runs that are there:
+# make bench-alerts REPLAY=--replay
+bench-alerts: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.alerting $(REPLAY)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from benchmarks import page
 from benchmarks.pairs import say
-from benchmarks.paper import desiderata, gaussian, outcome, sample_size, sensitivity
+from benchmarks.paper import desiderata, gaussian, methods, outcome, sample_size, sensitivity
 from benchmarks.paper.outcome import Outcome
 
 PARTS: dict[str, Callable[..., Outcome]] = {
@@ -16,6 +16,7 @@ PARTS: dict[str, Callable[..., Outcome]] = {
     "sensitivity": sensitivity.run,
     "gaussian": gaussian.run,
     "sample_size": sample_size.run,
+    "methods": methods.run,
 }
 """Name of a part, as the page's comments have it -> what measures it."""
 
@@ -36,8 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{generated}\n", flush=True)
         if not told.tiny:
             found.write(outcome.FOLDER)
-            readme = outcome.FOLDER / "README.md"
-            readme.write_text(page.replaced(readme.read_text(), name, generated))
+            file = outcome.FOLDER / found.page
+            file.write_text(page.replaced(file.read_text(), name, generated))
         found.close()
 
 

@@ -13,6 +13,8 @@ from examples.digits import data
 from examples.digits.evaluate import projector_outputs
 from examples.digits.models import BarlowTwins
 from examples.digits.networks import Network
+from examples.methods.simclr import nt_xent
+from examples.methods.vicreg import covariances, hinge
 from uniformity_callbacks import WassersteinLoss
 
 STEPS, BATCH = 300, 128
@@ -50,11 +52,8 @@ def _trained(name: str, steps: int) -> Network:
     return network
 
 
-def _simclr(z0: Tensor, z1: Tensor, *, temperature: float = 0.2) -> Tensor:
-    """Each row's other view against all other rows: Chen et al., arXiv 2002.05709, equation 1."""
-    z = F.normalize(torch.cat([z0, z1]), dim=1)
-    similarity = (z @ z.T / temperature).fill_diagonal_(-torch.inf)
-    return F.cross_entropy(similarity, torch.arange(len(z)).roll(len(z0)))
+def _simclr(z0: Tensor, z1: Tensor) -> Tensor:
+    return nt_xent(z0, z1, 0.2)
 
 
 def _simclr_with_w2(z0: Tensor, z1: Tensor) -> Tensor:
@@ -63,14 +62,7 @@ def _simclr_with_w2(z0: Tensor, z1: Tensor) -> Tensor:
 
 
 def _vicreg(z0: Tensor, z1: Tensor) -> Tensor:
-    """Invariance 25, variance 25, covariance 1: Bardes et al., arXiv 2105.04906, equations 1 to 6."""
-    loss = 25.0 * F.mse_loss(z0, z1)
-    for z in (z0, z1):
-        covariance = z.T.cov()
-        spread = F.relu(1.0 - (covariance.diagonal() + 1e-4).sqrt()).mean()
-        off = covariance.square().sum() - covariance.diagonal().square().sum()
-        loss = loss + 25.0 * spread + off / z.shape[1]
-    return loss
+    return 25.0 * (F.mse_loss(z0, z1) + hinge(z0) + hinge(z1)) + covariances(z0) + covariances(z1)
 
 
 LOSSES: dict[str, Callable[[], Loss]] = {

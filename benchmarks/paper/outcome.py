@@ -33,11 +33,13 @@ class Outcome:
         text: the generated text of the page, Markdown.
         figures: by name of the file, without its ending.
         tables: the numbers behind the figures, CSV, by name of the file, without its ending.
+        page: file of the page.
     """
 
     text: str
     figures: Mapping[str, Figure] = field(default_factory=dict)
     tables: Mapping[str, str] = field(default_factory=dict)
+    page: str = "README.md"
 
     def write(self, folder: Path) -> None:
         """Write figures and tables into a folder."""

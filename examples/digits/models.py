@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from ..methods.barlow_twins import redundancy
 from .data import Batch
 from .networks import distance, encoder, projector
 
@@ -71,17 +72,8 @@ class BarlowTwins(TwoViewModule):
 
     def compare(self, z0: Tensor, z1: Tensor) -> Tensor:
         """Return the scaled loss; 0 where the cross-correlation is the identity."""
-        correlation = _standardise(z0).T @ _standardise(z1) / len(z0)
-        on = correlation.diagonal()
-        off = correlation.square().sum() - on.square().sum()
-        return self.scale * ((on - 1).square().sum() + self.off_diagonal * off)
+        return self.scale * redundancy(z0, z1, self.off_diagonal)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return SGD with momentum at a constant rate."""
         return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
-
-
-def _standardise(z: Tensor, eps: float = 1e-5) -> Tensor:
-    """Return `z` with columns of mean 0 and variance 1; `eps`, as in BatchNorm, keeps a constant column finite."""
-    variance, mean = torch.var_mean(z, dim=0, correction=0)
-    return (z - mean) * torch.rsqrt(variance + eps)

@@ -61,10 +61,10 @@ def readings(path: Path | None) -> None:
     grid = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     for head in ("step", "samples", "W2", "dims", "mean resultant", "loss added"):
         grid.add_column(head, justify="right")
-    names = ("samples", "w2_corrected", "effective_dims", "mean_resultant", "aux_loss")
+    names = ("w2_corrected", "effective_dims", "mean_resultant", "aux_loss")
     for reading in journal.readings:
-        samples, *numbers = (reading.values[name] for name in names)
-        grid.add_row(f"{reading.step}", f"{samples:.0f}", *(f"{number:.2f}" for number in numbers))
+        numbers = [f"{reading.values[name]:.2f}" if name in reading.values else "-" for name in names]
+        grid.add_row(f"{reading.step}", f"{reading.values['samples']:.0f}", *numbers)
     console = Console()
     console.print(grid)
     console.print(f"Journal: {path}", soft_wrap=True)
