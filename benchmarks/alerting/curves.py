@@ -48,7 +48,8 @@ def draw(runs: Sequence[Known], path: Path) -> None:
     _strip(axes[0], runs, CollapseAlert(DIMENSIONAL), lowest=True)
     axes[0].axvline(DIMENSIONAL_THRESHOLD, color="black", lw=0.9, ls="--")
     axes[0].set(xscale="log", title="Fewest dims of W2 held for three readings", xlabel="dims of 128")
-    axes[0].set_xticks([2, 4, 8, 16, 32, 64], [2, 4, 8, 16, 32, 64], minor=False)
+    ticks = [0.03, 0.125, 0.5, 2, 4, 8, 16, 32, 64]
+    axes[0].set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
     axes[0].minorticks_off()
     _strip(axes[1], runs, CollapseAlert(CONSTANT), lowest=False)
     axes[1].axvline(CONSTANT_THRESHOLD, color="black", lw=0.9, ls="--")
