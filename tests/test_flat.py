@@ -65,7 +65,8 @@ def test_gram_matrix_in_blocks(shape):
     c = torch.randn(shape, dtype=torch.float64)
     expected = c.T @ c if shape[0] >= shape[1] else c @ c.T
     torch.testing.assert_close(spectrum.gram(c), expected, rtol=1e-12, atol=1e-10)
-    assert (spectrum.gram(c) == spectrum.gram(c).T).all()
+    made = spectrum.gram(c)  # within a block, products of several threads differ in the last bit
+    torch.testing.assert_close(made, made.T, rtol=0.0, atol=1e-11)
 
 
 @pytest.mark.parametrize("normalize", [True, False])
