@@ -65,7 +65,7 @@ bench: $(INSTALLED)
 paper: $(INSTALLED)
 	$(BIN)/python -W ignore -m benchmarks.paper $(PARTS)
 
-# docs/alert_benchmark.md and its figure: 340 runs, half an hour. The tables again, of the runs that are there:
+# docs/alert_benchmark.md and its figure: 170 runs, half an hour. The tables again, of the runs that are there:
 # make bench-alerts REPLAY=--replay
 bench-alerts: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.alerting $(REPLAY)

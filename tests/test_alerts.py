@@ -12,7 +12,7 @@ from uniformity_callbacks.alerts import AlertBook
 NAN = math.nan
 
 
-def reading(step, *, resultant=0.0, dims=100.0, d=128, samples=512.0, nonfinite=0.0, layer="projector", why=""):
+def reading(step, *, resultant=0.1, dims=100.0, d=128, samples=512.0, nonfinite=0.0, layer="projector", why=""):
     values = {"mean_resultant": resultant, "effective_dims": dims, "std_ratio": 0.97, "w2": 1.2}
     return Reading(step, layer, d, values | {"samples": samples, "nonfinite": nonfinite}, 0.0, why=why)
 
@@ -96,7 +96,7 @@ def test_a_fall_says_from_what():
     values = (83.0, 60.0, 60.0, 61.0, 15.0, 16.0)
     (alert,) = [a for k, v in enumerate(values) for a in book.update(reading(10 * k, dims=v))]
     assert alert.threshold == pytest.approx(0.33 * 60)
-    assert "dims of W2 15, 16, threshold 19.8, 33% of the 60.0 that the run had held" in alert.message
+    assert "effective_dims 15, 16, threshold 19.8, 33% of the 60.0 that the run had held" in alert.message
 
 
 @pytest.mark.parametrize("threshold", [0.05, 0.3, 0.5, 0.95, 1.0])
@@ -225,7 +225,7 @@ def test_what_a_message_says_of_each_kind_and_action():
     assert "use 6.0 of 128 dimensions" in raised  # the newest
     few = [reading(10 * k, dims=d) for k, d in enumerate([6.0] * 4 + [12.0] * 2)]
     _, over = said([ABSOLUTE], few)
-    assert "dims of W2 12, 12, above 11.2" in over
+    assert "effective_dims 12, 12, above 11.2" in over
 
 
 def test_a_recovery_says_so():

@@ -1,13 +1,10 @@
 import math
 
 import pytest
-import torch
 
 from test_alerts import CONSTANT, reading
-from uniformity_callbacks import CollapseAlert, Reading
+from uniformity_callbacks import CollapseAlert
 from uniformity_callbacks.alerts import AlertBook
-from uniformity_callbacks.panel import measure
-from uniformity_callbacks.sample import Views
 
 
 @pytest.mark.parametrize(("d", "samples", "limit"), [(128, 512, 9.0), (16, 512, 4.0), (128, 17, 4.0), (2048, 8, 1.75)])
@@ -105,24 +102,3 @@ def test_a_kind_twice():
 
 def test_one_is_a_threshold_of_constant_collapse():
     assert CollapseAlert("constant", threshold=1.0).limit(reading(0)) == 1.0
-
-
-@pytest.mark.parametrize(
-    ("dims", "resultant", "value"),
-    [(11.0, 0.46, 8.67), (11.0, 0.1, 10.89), (60.0, 0.93, 8.11), (11.0, None, 11.0), (11.0, math.nan, None)],
-)
-def test_a_common_mean_takes_dims(dims, resultant, value):
-    """BYOL at ten times its rate, healthy SimSiam, a cone, no resultant, none of the rows finite."""
-    values = {"effective_dims": dims, "samples": 256.0} | ({} if resultant is None else {"mean_resultant": resultant})
-    got = CollapseAlert("dimensional").value(Reading(100, "projector", 128, values, 0.0))
-    assert got == (None if value is None else pytest.approx(value, abs=0.01))
-
-
-def test_what_is_watched_is_what_w2_sees():
-    generator = torch.Generator().manual_seed(0)
-    z = torch.randn(4096, 32, generator=generator) * torch.linspace(0.2, 1.0, 32) + torch.linspace(0.0, 0.5, 32)
-    values = measure(Views.of([z]))
-    watched = CollapseAlert("dimensional").value(Reading(100, "projector", 32, values, 0.0))
-    assert 0.3 < values["mean_resultant"] < 0.7
-    assert watched == pytest.approx(32 * (1 - values["w2_corrected"] ** 2 / 2) ** 2, rel=1e-3)
-    assert watched < 0.9 * values["effective_dims"]

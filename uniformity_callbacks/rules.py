@@ -23,19 +23,19 @@ CONSTANT_THRESHOLD = 0.95
 lightly's documentation draws its line for collapse (0.30)."""
 
 DIMENSIONAL_THRESHOLD = 9.0
-"""Dims of W2 (see `METRIC`) at which outputs count as dimensionally collapsed. Healthy runs go low: SimSiam on digits
+"""Effective dims, corrected, at which outputs count as dimensionally collapsed. Healthy runs go low: SimSiam on digits
 keeps 10 to 12 of 128 in one set-up (28 to 34 in another), published BYOL 18 of 256; Barlow Twins without its
-off-diagonal term falls to 5 of 128. On digits, 45 of 48 collapses are told and no alarm is false in 160 healthy runs;
-by effective dims alone it is 39 (docs/alert_benchmark.md)."""
+off-diagonal term falls to 5 of 128."""
 
 CAPACITY_SHARE = 0.25
 """Effective dims count as few only below this share of what the sample can show, min(n - 1, d): 9 of 16 is no collapse,
 and a small batch cannot show many more dimensions than it has rows."""
 
 FALL = 0.33
-"""Share of the run's own level at which a fall of the dims is an alert, wherever it ends: that says more than any
-absolute number. Healthy runs on digits keep at least 0.84 of what they held since the end of their warm-up
-(160 runs of 300 steps, eight methods; measured); published runs are longer, hence the margin."""
+"""Share of the run's own level at which a fall of the effective dims is an alert, wherever it ends: a level of the
+run's own says more than any absolute number. Healthy runs on digits keep at least 0.86 of what they held since the end
+of their warm-up (600 steps of Barlow Twins, SimCLR, VICReg, SimSiam and BYOL, three seeds each; measured); published
+runs are longer, hence the margin."""
 
 NONFINITE_THRESHOLD = 1.0
 """Rows of a reading that are NaN or infinite: none is healthy; the patience forgives a single bad batch."""
@@ -59,14 +59,7 @@ METRIC: dict[Kind, str] = {
     "nonfinite": "nonfinite",
     "blind": "captured",
 }
-"""The metric that each kind watches; of blindness, whether a due step captured anything, 0 or 1.
-
-Of effective dims those that W2 sees, less what a common mean takes: ``effective_dims * (1 - mean_resultant^2)``, which
-is ``d (1 - W2^2 / 2)^2``. Rows about a mean have less room than their spectrum says: BYOL at ten times its learning
-rate keeps 9 to 13 effective dims, as healthy MoCo v2 does, but has a mean and MoCo v2 has none."""
-
-WATCHED: dict[Kind, str] = {**METRIC, "dimensional": "dims of W2"}
-"""What it is called in an alert."""
+"""The metric that each kind watches; of blindness, whether a due step captured anything, 0 or 1."""
 
 NEEDS: dict[Kind, tuple[str, ...]] = {
     "constant": ("mean_resultant", "w2"),
@@ -93,7 +86,7 @@ class CollapseAlert:
 
     Args:
         kind: "constant" (all outputs nearly one point: mean resultant length at or above the threshold), "dimensional"
-            (outputs use few dimensions: dims of W2, corrected, at or below it, or a fall to a share of the run's own
+            (outputs use few dimensions: corrected effective dims at or below it, or a fall to a share of the run's own
             level after the warm-up; not judged while the outputs are nearly one point, where they mean nothing),
             "nonfinite" (as many rows are NaN or infinite), or "blind" (due steps without anything to read).
         threshold: None for the default: 0.95 of [0, 1]; 9 dims, never more than a quarter of min(rows - 1, d); 1 row.
@@ -186,12 +179,10 @@ class CollapseAlert:
         if self.kind == "blind":
             return float(not blind)
         value = reading.values.get(METRIC[self.kind], math.nan)
-        if self.kind == "dimensional":
-            value *= 1.0 - reading.values.get("mean_resultant", 0.0) ** 2
         return None if blind or math.isnan(value) else value
 
     def limit(self, reading: Reading, level: float | None = None) -> float:
-        """Return the threshold in force for a reading, given the level of dims that the run has held."""
+        """Return the threshold in force for a reading, given the level of effective dims that the run has held."""
         threshold = _THRESHOLDS[self.kind] if self.threshold is None else self.threshold
         if self.kind != "dimensional":
             return threshold

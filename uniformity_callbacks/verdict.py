@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from uniformity_callbacks.panel import Reading
-from uniformity_callbacks.rules import METRIC, WATCHED, CollapseAlert
+from uniformity_callbacks.rules import METRIC, CollapseAlert
 from uniformity_callbacks.sample import REPEATS_TOLD
 from uniformity_callbacks.sample_size import LEAST_ROWS
 from uniformity_callbacks.wording import MENDS, TITLES, means, w2
@@ -67,13 +67,13 @@ def verdict(reading: Reading, *, repeated: float = 0.0) -> Verdict:
             continue
         if kind == "dimensional" and repeated > REPEATS_TOLD:
             return _found("unknown", "cannot tell", _repeats(value, repeated, reading), reading)
-        seen = f"{means(kind, reading, value)}: {WATCHED[kind]} {value:.4g}, threshold {limit:.3g}{w2(reading)}"
+        seen = f"{means(kind, reading, value)}: {METRIC[kind]} {value:.4g}, threshold {limit:.3g}{w2(reading)}"
         if not reading.values["samples"]:
             seen = f"every finite row of {reading.layer} is zero"
         return _found(kind, TITLES[kind], f"{seen}. What people do about it: {MENDS[kind]}", reading)
     point, dims = (
-        f"{WATCHED[rule.kind]} {rule.value(reading):.4g}, threshold {rule.limit(reading):.3g}"
-        for rule in map(CollapseAlert, _ASKED)
+        f"{METRIC[kind]} {reading.values[METRIC[kind]]:.4g}, threshold {CollapseAlert(kind).limit(reading):.3g}"
+        for kind in _ASKED
     )
     seen = (
         f"the outputs of {reading.layer} are not close to one point ({point}; 1 is one point) and use more than few of "
@@ -114,7 +114,7 @@ def _untold(rule: CollapseAlert, reading: Reading) -> str:
 
 def _repeats(value: float, repeated: float, reading: Reading) -> str:
     return (
-        f"dims of W2 of {reading.layer} read {value:.4g} of {reading.dims}, but {repeated:.1%} of the rows repeat "
+        f"effective_dims of {reading.layer} read {value:.4g} of {reading.dims}, but {repeated:.1%} of the rows repeat "
         "another to the last bit, for which they read too few: leave repeats out and measure again. If it is the model "
         "that made equal rows of different inputs, they are a collapse to as many points"
     )

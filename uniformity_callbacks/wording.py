@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from uniformity_callbacks.panel import Reading
-from uniformity_callbacks.rules import COLLAPSE, WATCHED, CollapseAlert, Kind
+from uniformity_callbacks.rules import COLLAPSE, METRIC, CollapseAlert, Kind
 
 TITLES: dict[Kind, str] = {
     "constant": "constant collapse",
@@ -15,8 +15,8 @@ TITLES: dict[Kind, str] = {
 }
 _MEANS: dict[Kind, str] = {
     "constant": "the outputs of {layer} are close to one point (mean resultant length 1 is one point)",
-    "dimensional": "the outputs of {layer} use {value:.1f} of {d} dimensions as W2 counts; std_ratio, blind to it, "
-    "reads {std_ratio:.2f}",
+    "dimensional": "the outputs of {layer} use {value:.1f} of {d} dimensions; std_ratio, blind to it, reads "
+    "{std_ratio:.2f}",
     "nonfinite": "{nonfinite:.0f} of {rows:.0f} rows of {layer} are NaN or infinite; they are left out of the metrics",
     "blind": "{why}",
 }
@@ -45,7 +45,7 @@ def message(
 ) -> str:
     """Return the text of an alert or of its end, some lines of at most about 110 characters."""
     title, kind = TITLES[rule.kind], rule.kind
-    seen = f"{WATCHED[kind]} {', '.join(f'{value:.4g}' for value in recent)}"
+    seen = f"{METRIC[kind]} {', '.join(f'{value:.4g}' for value in recent)}"
     if recovered:
         return (
             f"over: {title}, at step {reading.step}; it stood since step {since}\n  seen:  {seen}{_past(kind, limit)}"

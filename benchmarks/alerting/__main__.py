@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks import page
 from benchmarks.alerting import curves, record, report
-from benchmarks.alerting.cases import CHOOSING, JUDGING, SEEDS, cases
+from benchmarks.alerting.cases import SEEDS, cases
 from benchmarks.alerting.record import Task
 from benchmarks.pairs import say
 
@@ -30,9 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     if told.tiny:
         with TemporaryDirectory() as folder:
             chosen = [case for case in cases() if case.name in TINY]
-            tasks = [
-                Task(case, seed, Path(folder), TINY_STEPS) for case in chosen for seed in (CHOOSING[0], JUDGING[0])
-            ]
+            tasks = [Task(case, seed, Path(folder), TINY_STEPS) for case in chosen for seed in SEEDS[:2]]
             record.record_all(tasks, processes=0)
             print(report.text(report.known(tasks)))
             curves.draw(report.known(tasks), Path(folder) / "alerts.png")

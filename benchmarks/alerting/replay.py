@@ -84,16 +84,19 @@ def told_of(readings: Sequence[Reading], rules: Sequence[CollapseAlert]) -> list
     ]
 
 
-def by_spectrum(run: Run) -> Run:
-    """Return a run of which a rule sees the effective dims as they are: what a common mean takes is put back."""
-    return replace(run, readings=[replace(reading, values=_by_spectrum(reading)) for reading in run.readings])
+def by_w2(run: Run) -> Run:
+    """Return a run whose effective dims are replaced by those of W2: what a rule would say that looked at them.
+
+    `d (1 - W2^2 / 2)^2 = (tr S^(1/2))^2`, corrected for sample size: effective dims times `1 - R^2`, with R the mean
+    resultant. An isotropic sample of few dims has them both; where rows share a mean, too, these are fewer.
+    """
+    return replace(run, readings=[replace(reading, values=_by_w2(reading)) for reading in run.readings])
 
 
-def _by_spectrum(reading: Reading) -> dict[str, float]:
-    if not {"mean_resultant", "effective_dims"} <= reading.values.keys():
+def _by_w2(reading: Reading) -> dict[str, float]:
+    if not {"w2_corrected", "effective_dims"} <= reading.values.keys():
         return reading.values
-    left = 1.0 - reading.values["mean_resultant"] ** 2
-    return reading.values | ({"effective_dims": reading.values["effective_dims"] / left} if left > 0 else {})
+    return reading.values | {"effective_dims": reading.dims * (1 - reading.values["w2_corrected"] ** 2 / 2) ** 2}
 
 
 def verdict(run: Run, label: Label, rules: Sequence[CollapseAlert]) -> Verdict:

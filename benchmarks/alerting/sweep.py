@@ -68,9 +68,9 @@ def with_labels(runs: Sequence[Run], share: float = SHARE) -> list[Known]:
     return [Known(run, label(run.looks, intact, share)) for run, intact in zip(runs, whole, strict=True)]
 
 
-def by_spectrum(runs: Iterable[Known]) -> list[Known]:
-    """Return runs of which the effective dims alone are looked at, with the same labels."""
-    return [Known(replay.by_spectrum(known.run), known.label) for known in runs]
+def by_w2(runs: Iterable[Known]) -> list[Known]:
+    """Return runs of which the dims of W2 are looked at, with the same labels."""
+    return [Known(replay.by_w2(known.run), known.label) for known in runs]
 
 
 def point(runs: Iterable[Known], rule: CollapseAlert) -> Point:
