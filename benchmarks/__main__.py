@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 
 from benchmarks import accelerator, growth, page, ratios, runs, thread
@@ -20,17 +19,12 @@ PARTS: dict[str, Callable[..., str]] = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure the parts that are named, or all."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all by default")
-    parser.add_argument("--tiny", action="store_true", help="see that it runs: small sizes, nothing is written")
-    told = parser.parse_args(arguments)
-    if unknown := set(told.parts) - set(PARTS):
-        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    for name in told.parts or PARTS:
+    parts, tiny = page.asked_for(PARTS, "benchmarks", __doc__, arguments)
+    for name in parts:
         say(f"== {name}")
-        generated = f"{PARTS[name](tiny=told.tiny)}\n\n{page.machine()}"
+        generated = f"{PARTS[name](tiny=tiny)}\n\n{page.machine()}"
         print(f"{generated}\n", flush=True)
-        if not told.tiny:  # part by part: an hour's figures are not lost by an error in the next
+        if not tiny:  # part by part: an hour's figures are not lost by an error in the next
             page.PAGE.write_text(page.replaced(page.PAGE.read_text(), name, generated))
 
 

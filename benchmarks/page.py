@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import os
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -15,6 +16,20 @@ import torch
 from benchmarks.pairs import Spread
 
 PAGE = Path(__file__).parent.parent / "docs" / "speed.md"
+
+
+def asked_for(
+    parts: Iterable[str], program: str, about: str | None, arguments: list[str] | None
+) -> tuple[list[str], bool]:
+    """Return which of a page's parts a command line names, all if none, and whether only to see that they run."""
+    names = list(parts)
+    parser = argparse.ArgumentParser(prog=f"python -m {program}", description=about)
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(names)}; all by default")
+    parser.add_argument("--tiny", action="store_true", help="see that it runs: small sizes, nothing is written")
+    told = parser.parse_args(arguments)
+    if unknown := set(told.parts) - set(names):
+        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    return told.parts or names, told.tiny
 
 
 def replaced(text: str, part: str, generated: str) -> str:

@@ -54,6 +54,7 @@ ORDER = [
     "faults",
     "lines",
     "journal",
+    "baseline",
     "recording",
     "worker",
     "writers",

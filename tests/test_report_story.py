@@ -45,11 +45,18 @@ def test_a_healthy_run():
         "The last reading, of step 290: corrected W2 is 0.70 (0 ideal, 1.41 one point), 40.0 of 128 dimensions are in "
         "use, the mean resultant length is 0.10 (1 is one point)."
     )
-    assert told.facts == [("readings", "30, steps 0 to 290"), ("rows a reading", "512 in 128 dimensions")]
+    assert told.facts == [
+        ("readings", "30, steps 0 to 290"),
+        ("rows a reading", "512 in 128 dimensions"),
+        ("for dimensional alerts of runs like it", "threshold=20 (half its dims)"),
+    ]
+    short = story(steps(({}, 12)))  # sets none
+    assert (short.tone, len(short.facts)) == ("good", 2)
 
 
 def test_a_collapse_that_stands():
     told = story(steps(({}, 15), (POINT, 10)))
+    assert len(told.facts) == 2  # no run to take a threshold from
     assert (told.tone, told.headline) == ("bad", "Constant collapse since step 150")
     assert told.sentences[0] == "Constant collapse of projector was told at step 170, from readings since step 150."
     assert "dimensions are in use" not in told.sentences[-1]  # of one point they mean nothing

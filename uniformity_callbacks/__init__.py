@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from uniformity_callbacks import functional
     from uniformity_callbacks.alerts import Alert, CollapseError
+    from uniformity_callbacks.baseline import threshold_from
     from uniformity_callbacks.journal import read_journal
     from uniformity_callbacks.loss import WassersteinLoss
     from uniformity_callbacks.monitor import UniformityMonitor
@@ -29,6 +30,7 @@ __all__ = [
     "Writer",
     "functional",
     "read_journal",
+    "threshold_from",
 ]
 
 _HOMES = {
@@ -44,6 +46,7 @@ _HOMES = {
     "Writer": "writers",
     "functional": "functional",
     "read_journal": "journal",
+    "threshold_from": "baseline",
 }
 """Public name -> its module, imported when the name is first asked for: torch takes 1.5 s to import, for which
 ``uniformity --help`` and a wrong option need not wait."""

@@ -17,7 +17,7 @@ from benchmarks.pairs import say
 
 PAGE = Path(__file__).parents[2] / "docs" / "alert_benchmark.md"
 
-TINY_STEPS = 20
+TINY_STEPS = 130
 TINY = ("barlow_twins-1", "barlow-no-off", "byol-nan")
 
 

@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from benchmarks.alerting import sweep
 from benchmarks.alerting.cases import CONSTANT, DIMENSIONAL, HEALTHY
 from benchmarks.alerting.sweep import Known, Point
+from uniformity_callbacks import baseline
 from uniformity_callbacks.panel import Reading
 from uniformity_callbacks.rules import CONSTANT_THRESHOLD, DIMENSIONAL_THRESHOLD, PATIENCE, WARMUP_STEPS
 
@@ -58,11 +59,9 @@ def draw(runs: Sequence[Known], path: Path) -> None:
 
 def held(readings: Sequence[Reading], metric: str, *, lowest: bool) -> float:
     """Return the threshold at which a rule of the default patience would just tell, after the warm-up; NaN if none."""
-    values = [r.values.get(metric, math.nan) for r in readings if r.step >= WARMUP_STEPS]
-    count = PATIENCE[DIMENSIONAL]
-    rows = [values[k : k + count] for k in range(len(values) - count + 1)]
-    worst = [(max if lowest else min)(row) for row in rows if not any(map(math.isnan, row))]
-    return (min if lowest else max)(worst, default=math.nan)
+    sign = 1 if lowest else -1
+    values = [sign * r.values.get(metric, math.nan) for r in readings if r.step >= WARMUP_STEPS]
+    return sign * baseline.held([value for value in values if not math.isnan(value)], PATIENCE[DIMENSIONAL])
 
 
 def _strip(axis: Any, runs: Sequence[Known], metric: str, *, lowest: bool) -> None:

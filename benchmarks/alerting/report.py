@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from benchmarks import page
-from benchmarks.alerting import record, sweep
+from benchmarks.alerting import baselines, record, sweep
 from benchmarks.alerting.cases import DIMENSIONAL, HEALTHY, Case
 from benchmarks.alerting.record import Task
 from benchmarks.alerting.replay import KINDS, Verdict, false_alarms, healthy, labelled
@@ -49,6 +49,8 @@ def text(runs: Sequence[Known]) -> str:
         strictness(runs),
         "### Thresholds against each other (all runs)",
         *(curve(title, [sweep.point(runs, rule) for rule in rules]) for title, rules in SWEEPS.items()),
+        "### With a threshold that a healthy run of the same method sets",
+        baselines.table(runs, judging(runs)),
         "### By the dims of W2 in place of effective dims",
         f"Chosen on the odd seeds: {words(chosen_w2[1])}. On the half that judges:",
         judged(sweep.verdicts(judging(w2), chosen_w2)),

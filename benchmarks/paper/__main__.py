@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 
@@ -23,19 +22,14 @@ PARTS: dict[str, Callable[..., Outcome]] = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure the parts that are named, or all."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.paper", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all by default")
-    parser.add_argument("--tiny", action="store_true", help="see that it runs: small sizes, nothing is written")
-    told = parser.parse_args(arguments)
-    if unknown := set(told.parts) - set(PARTS):
-        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    for name in told.parts or PARTS:
+    parts, tiny = page.asked_for(PARTS, "benchmarks.paper", __doc__, arguments)
+    for name in parts:
         say(f"== {name}")
         begun = time.perf_counter()
-        found = PARTS[name](tiny=told.tiny)
+        found = PARTS[name](tiny=tiny)
         generated = f"{found.text}\n\n{page.machine()} It took {time.perf_counter() - begun:.0f} s."
         print(f"{generated}\n", flush=True)
-        if not told.tiny:
+        if not tiny:
             found.write(outcome.FOLDER)
             file = outcome.FOLDER / found.page
             file.write_text(page.replaced(file.read_text(), name, generated))

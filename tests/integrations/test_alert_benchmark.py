@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from benchmarks import page
 from benchmarks.alerting import __main__ as command
-from benchmarks.alerting import record, replay, report, sweep, truth
+from benchmarks.alerting import baselines, record, replay, report, sweep, truth
 from benchmarks.alerting.cases import EVERY, SEEDS, Case, cases
 from benchmarks.alerting.record import Run, Task
 from benchmarks.alerting.truth import Label, Look
@@ -137,6 +137,27 @@ def test_points_count_collapses_found_and_false_alarms():
     table = report.confused(sweep.verdicts(runs, sweep.defaults()))
     assert "| dimensional | 0 | 1 | 0 | 1 | 0 |" in table
     assert "| healthy | 0 | 1 | 0 | 1 | 0 |" in table
+
+
+def test_a_healthy_run_of_another_seed_sets_the_threshold():
+    def run(case, seed, dims, kind=None):
+        return sweep.Known(Run(ALL[case], seed, readings("effective_dims", [dims] * 30), ()), Label(kind, kind and 100))
+
+    runs = [
+        run("byol-1", 1, 40.0),
+        run("byol-1", 2, 24.0),
+        run("byol-0.5", 1, 90.0),
+        run("byol-0.5", 2, 90.0),
+        run("byol-high", 1, 12.0, "dimensional"),  # half of 24, of seed 2
+        run("byol-high", 2, 21.0, "dimensional"),  # not half of 40
+        run("siamese", 1, 5.0, "constant"),  # never healthy, sets none and has none
+    ]
+    for rate, share, expected in ((1.0, 0.5, (1, 2, 0, 4)), (1.0, 0.6, (2, 2, 1, 4)), (0.5, 0.5, (2, 2, 2, 4))):
+        p = baselines.points(runs, runs, rate, share)
+        assert (p.found, p.collapses, p.false, p.healthy) == expected
+    assert "| its own | 0.5, the default | 0 of 1 | 0 of 2 | 1 of 2 | 0 of 4 |" in baselines.table(
+        runs, report.judging(runs)
+    )
 
 
 def test_dims_of_w2_are_effective_dims_less_what_the_mean_takes():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from uniformity_callbacks.alerts import Alert, AlertBook
+from uniformity_callbacks.baseline import threshold_from
 from uniformity_callbacks.functional import wasserstein_floor
 from uniformity_callbacks.journal import Journal
 from uniformity_callbacks.panel import Reading
@@ -152,7 +154,19 @@ class Story:
             facts.append(("of validation", f"{validated:,}"))
         if resumed := sum(run.get("resumed") is True for run in self.journal.runs):
             facts.append(("resumed", f"{resumed:,} times" if resumed > 1 else "once"))
-        return facts
+        return facts + self._thresholds()
+
+    def _thresholds(self) -> list[tuple[str, str]]:
+        """What a run that went well says to the alerts of the next ones."""
+        found = []
+        for layer in self.layers if self.tone == "good" else ():
+            with suppress(ValueError):  # too short a run sets none
+                where = f", {layer}" if len(self.layers) > 1 else ""
+                number = threshold_from(self.journal, layer=layer)
+                found.append(
+                    (f"for dimensional alerts of runs like it{where}", f"threshold={number:.3g} (half its dims)")
+                )
+        return found
 
 
 def stories_of(journals: Sequence[tuple[Path, Journal]]) -> list[Story]:
