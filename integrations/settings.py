@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import yaml
 
+from uniformity_callbacks.baseline import threshold_from
 from uniformity_callbacks.integrations.lightning import UniformityCallback
 from uniformity_callbacks.loss import WassersteinLoss
 from uniformity_callbacks.names import nearest
@@ -50,8 +51,8 @@ def arguments(keys: Mapping[Any, Any]) -> dict[str, Any]:
     """Return the arguments of `UniformityCallback` that keys with plain values mean; None takes an argument's default.
 
     Beside numbers, names and lists these are: schedules (``linear:30:0``, ``published:byol``), rules
-    (``{kind: constant, action: stop}``; None for no alert), a loss (``{weight: 0.1, when: alert}``) and writers
-    (``tensorboard:DIR``, ``mlflow:URI``, ``mlflow``).
+    (``{kind: constant, action: stop}``, ``{kind: dimensional, threshold: good.jsonl}``; None for no alert), a loss
+    (``{weight: 0.1, when: alert}``) and writers (``tensorboard:DIR``, ``mlflow:URI``, ``mlflow``).
 
     Raises:
         ValueError: a key or name is not known; the nearest ones are given.
@@ -132,13 +133,26 @@ def _rule(value: Any) -> CollapseAlert:
         _check("alerts: CollapseAlert has no argument", value, tuple(inspect.signature(CollapseAlert).parameters))
         if "kind" not in value:
             raise ValueError(f"alerts: {dict(value)!r} names no kind; e.g. {{kind: constant, action: stop}}")
-        return CollapseAlert(**value)
+        return CollapseAlert(**{**value, **_threshold(value)})
     if isinstance(value, str):
         names = (*get_args(NamedAction), *get_args(Kind))
         if value not in names:
             raise ValueError(f"alerts: {value!r} is no kind of alert and no action; {nearest(value, names)}")
         return CollapseAlert(value)  # type: ignore[arg-type]  # an action within a list it answers itself
     raise TypeError(f'alerts must be "warn", "stop", "raise", null or rules such as {{kind: constant}}, got {value!r}')
+
+
+def _threshold(rule: Mapping[str, Any]) -> dict[str, float]:
+    """Return the threshold that a run sets whose journal is named in place of a number."""
+    path = rule.get("threshold")
+    if not isinstance(path, str):
+        return {}
+    if rule["kind"] != "dimensional":
+        raise ValueError(f"alerts: the threshold of {rule['kind']} is a number, got {path!r}; journals set dimensional")
+    try:
+        return {"threshold": threshold_from(path)}
+    except OSError as error:
+        raise ValueError(f"alerts: the threshold {path!r} is no number and no journal: {error.strerror}") from error
 
 
 def _auxiliary(value: Any) -> WassersteinLoss | None:

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from trainers import fit, new
 
+from journals import write
 from uniformity_callbacks import CollapseAlert, Constant, CosineDecay, LinearDecay, WassersteinLoss
 from uniformity_callbacks.integrations.lightning import UniformityCallback
 from uniformity_callbacks.integrations.mlflow import MLflowWriter
@@ -136,6 +137,20 @@ def test_null_takes_the_default_and_no_alert():
 )
 def test_alerts(value, alerts):
     assert arguments({"alerts": value})["alerts"] == alerts
+
+
+def test_a_journal_sets_the_threshold_of_dimensional_alerts(tmp_path):
+    good = write(tmp_path / "good.jsonl", range(0, 200, 10), effective_dims=24.5)
+    short = write(tmp_path / "short.jsonl", range(0, 50, 10), effective_dims=24.5)
+    keys = keys_of(f"alerts=[constant,{{kind: dimensional, threshold: {good}}}]")
+    assert arguments(keys)["alerts"] == [CollapseAlert("constant"), CollapseAlert("dimensional", threshold=12.25)]
+    for path, said in (
+        (tmp_path / "no.jsonl", "no.jsonl' is no number and no journal: No such file"),
+        (tmp_path, "is no number and no journal: Is a directory"),
+        (short, "sets no threshold"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            arguments({"alerts": {"kind": "dimensional", "threshold": str(path)}})
 
 
 def test_metrics_by_themselves_and_in_a_list():

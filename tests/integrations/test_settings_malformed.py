@@ -166,7 +166,7 @@ def test_what_is_no_plain_value_of_yaml(tmp_path, value):
     ("keys", "error", "message"),
     [
         ({"auxiliary": 10**400}, ValueError, "weight must be finite and >= 0"),
-        ({"alerts": {"kind": "constant", "threshold": "x"}}, TypeError, "threshold must be a number or None, got 'x'"),
+        ({"alerts": {"kind": "constant", "threshold": "x"}}, ValueError, "threshold of constant is a number, got 'x'"),
         ({"alerts": {"kind": "dimensional", "fall": [1]}}, TypeError, r"fall must be a number or None, got \[1\]"),
         (
             {"alerts": {"kind": "constant", "hysteresis": True}},
