@@ -61,7 +61,8 @@ table-solo: $(SOLO_INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python -W ignore -m benchmarks $(PARTS)
 
-# docs/paper: the experiments of the method's paper, and ours beside them. Some of them: make paper PARTS="desiderata gaussian"
+# docs/paper: the experiments of the method's paper, and ours beside them, in a quarter of an hour. Some of them:
+# make paper PARTS="desiderata gaussian"
 paper: $(INSTALLED)
 	$(BIN)/python -W ignore -m benchmarks.paper $(PARTS)
 
