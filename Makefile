@@ -66,8 +66,8 @@ bench: $(INSTALLED)
 paper: $(INSTALLED)
 	$(BIN)/python -W ignore -m benchmarks.paper $(PARTS)
 
-# docs/alert_benchmark.md and its figure: 170 runs, half an hour. The tables again, of the runs that are there:
-# make bench-alerts REPLAY=--replay
+# docs/alert_benchmark.md and its figure: 170 runs, ten minutes. The tables again, of the runs that are
+# there: make bench-alerts REPLAY=--replay
 bench-alerts: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.alerting $(REPLAY)
 

@@ -14,10 +14,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.lines import Line2D
 
-from benchmarks.alerting import sweep
-from benchmarks.alerting.cases import CONSTANT, DIMENSIONAL, HEALTHY
+from benchmarks.alerting import baselines, sweep
+from benchmarks.alerting.cases import CONSTANT, DIMENSIONAL, HEALTHY, LOW
 from benchmarks.alerting.sweep import Known, Point
-from uniformity_callbacks import baseline
+from uniformity_callbacks import CollapseAlert, baseline
 from uniformity_callbacks.panel import Reading
 from uniformity_callbacks.rules import CONSTANT_THRESHOLD, DIMENSIONAL_THRESHOLD, PATIENCE, WARMUP_STEPS
 
@@ -33,7 +33,10 @@ NAMES = {
 
 
 LABELLED = (3.0, 5.0, 7.0, 9.0, 10.0, 12.0, 16.0, 24.0)
-"""Thresholds that are written beside their points."""
+"""Thresholds in dims that are written beside their points, as all shares are."""
+
+MOST_FALSE = 4.0
+"""False alarms in 20 healthy runs, beyond which nobody would go."""
 
 
 def draw(runs: Sequence[Known], path: Path) -> None:
@@ -80,35 +83,39 @@ def _strip(axis: Any, runs: Sequence[Known], metric: str, *, lowest: bool) -> No
 
 
 def _trade(axis: Any, runs: Sequence[Known]) -> None:
-    """Draw dimensional collapses found over false alarms, along the threshold, by either number."""
-    lines = {"effective dims": (runs, "#2166ac", "o"), "dims of W2": (sweep.by_w2(runs), "#762a83", "^")}
-    for name, (same, colour, mark) in lines.items():
-        points = [sweep.point(same, rule) for rule in sweep.dims()]
-        x, y = [p.in_twenty for p in points], [100 * p.share for p in points]
+    """Draw dimensional collapses found over false alarms, along the threshold: absolute ones and a healthy run's."""
+    w2 = sweep.by_w2(runs)
+    lines: dict[str, tuple[dict[float, Point], str, str, tuple[int, int]]] = {
+        "effective dims": ({t: sweep.point(runs, _at(t)) for t in sweep.DIMS}, "#2166ac", "o", (5, -11)),
+        "dims of W2": ({t: sweep.point(w2, _at(t)) for t in sweep.DIMS}, "#762a83", "^", (-5, 5)),
+        "share of a healthy run's, at half its rate": (
+            {share: baselines.points(runs, runs, LOW, share) for share in baselines.SHARES},
+            "#1b7837",
+            "s",
+            (5, 5),
+        ),
+    }
+    for name, (points, colour, mark, place) in lines.items():
+        x, y = [p.in_twenty for p in points.values()], [100 * p.share for p in points.values()]
         axis.plot(x, y, mark + "-", color=colour, ms=4.5, lw=1.2, label=name)
-        _label(axis, points, colour, below=name == "effective dims")
+        for threshold, p in points.items():
+            if (threshold in LABELLED and p.share < 1) or (threshold < 1 and p.in_twenty <= MOST_FALSE):
+                at = (p.in_twenty, 100 * p.share)
+                style = {"fontsize": 8, "color": colour, "ha": "left" if place[0] > 0 else "right"}
+                axis.annotate(f"{threshold:g}", at, textcoords="offset points", xytext=place, **style)
     axis.axhline(90, color="grey", lw=0.8, ls=":")
     axis.axvline(1, color="grey", lw=0.8, ls=":")
     axis.set(
-        title="Dimensional, along the threshold in dims",
+        title="Dimensional, along the threshold",
         xlabel="false alarms in 20 healthy runs (at most 1)",
         ylabel="told in time, % (at least 90)",
+        xlim=(-0.5, MOST_FALSE + 0.3),
+        ylim=(0, 106),
     )
-    axis.legend(loc="lower right", frameon=False, fontsize=9)
+    axis.legend(loc="center right", frameon=False, fontsize=9)
     axis.grid(alpha=0.2)
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _label(axis: Any, points: Sequence[Point], colour: str, *, below: bool) -> None:
-    """Write some of the thresholds beside their points."""
-    for p in points:
-        if p.rule.threshold in LABELLED:
-            axis.annotate(
-                f"{p.rule.threshold:g}",
-                (p.in_twenty, 100 * p.share),
-                textcoords="offset points",
-                xytext=(4, -10) if below else (-4, 5),
-                ha="left" if below else "right",
-                fontsize=8,
-                color=colour,
-            )
+def _at(threshold: float) -> CollapseAlert:
+    return CollapseAlert(DIMENSIONAL, threshold=threshold)

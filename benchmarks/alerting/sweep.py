@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -57,8 +58,8 @@ class Point:
 
     @property
     def in_twenty(self) -> float:
-        """False alarms in 20 healthy runs."""
-        return 20 * self.false / self.healthy
+        """False alarms in 20 healthy runs; NaN where there is none."""
+        return 20 * self.false / self.healthy if self.healthy else math.nan
 
 
 def with_labels(runs: Sequence[Run], share: float = SHARE) -> list[Known]:
