@@ -37,7 +37,10 @@ def threshold_from(journal: str | Path | Journal, *, layer: str | None = None, s
             are one point have none).
 
     Example:
-        >>> alert = CollapseAlert("dimensional", threshold=threshold_from("good.jsonl"))  # doctest: +SKIP
+        >>> from uniformity_callbacks.panel import Reading
+        >>> readings = [Reading(step, "projector", 128, {"effective_dims": 24.0}, 0.0) for step in (100, 150, 200)]
+        >>> threshold_from(Journal(readings=readings))
+        12.0
     """
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
         raise ValueError(f"share must be a number in (0, 1), got {share!r}")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from journals import write
 from loops import run, step, validate, views
 from test_journal_malformed import changed
-from uniformity_callbacks import UniformityMonitor, read_journal
+from uniformity_callbacks import Alert, UniformityMonitor, read_journal
 from uniformity_callbacks.report import write_report
 from uniformity_callbacks.report.page import render
 from uniformity_callbacks.report.story import Story
@@ -57,7 +57,7 @@ class Page(HTMLParser):
 def page_of(tmp_path, *journals):
     path = tmp_path / "report.html"
     stories = write_report(journals, path)
-    return Page(path.read_text()), stories
+    return Page(path.read_text(encoding="utf-8")), stories
 
 
 def trained(tmp_path, steps=12, **arguments):
@@ -213,6 +213,14 @@ def test_without_matplotlib_it_says_what_to_install(tmp_path, journal, monkeypat
     with pytest.raises(ImportError, match=r"pip install 'uniformity-callbacks\[report\]'"):
         write_report([journal], tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("odd", ["\ud800", "\x00\x1b[2J", "\u6f22", "$\\frac", ""])
+def test_names_that_no_font_can_draw(tmp_path, odd):
+    alert = Alert(odd, 120, 100, (0.99,), 0.95, "warn", odd, odd)
+    write(tmp_path / "a.jsonl", range(0, 200, 10), layers=(odd, "b"), alerts=[alert])
+    page, _ = page_of(tmp_path, tmp_path / "a.jsonl")
+    assert "since step 100" in page.said
 
 
 @settings(max_examples=25, deadline=None)

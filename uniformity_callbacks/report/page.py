@@ -94,7 +94,7 @@ def write_report(journals: Sequence[str | Path], path: str | Path) -> list[Story
     # With the mode of any other new file of the user's, and never half a page in the place of a whole one.
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        part.write_text(page, encoding="utf-8")
+        part.write_bytes(page.encode("utf-8", "replace"))  # a damaged journal may hold half a character
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)

@@ -85,8 +85,13 @@ def _bars(axes: Any, runs: Sequence[_Run], kinds: Sequence[str]) -> None:
             span = episode.since, max(over - episode.since, 1)
             axes.broken_barh([span], (y, 0.85 * thick), color=run.colour, alpha=0.5)
             axes.plot(episode.told, y + 0.42 * thick, "|", color=INK, ms=3 + 40 * thick / len(kinds), mew=1.3)
-    axes.set_yticks([k + 0.5 for k in range(len(kinds))], kinds)
+    axes.set_yticks([k + 0.5 for k in range(len(kinds))], [_drawn(kind) for kind in kinds])
     axes.set_ylim(len(kinds) + 0.05, -0.05)
+
+
+def _drawn(kind: str) -> str:
+    """Return what any font can draw: in a damaged journal a kind is any text."""
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in kind)
 
 
 def _weights(axes: Any, runs: Sequence[_Run], *, beside: bool) -> None:
