@@ -1,7 +1,6 @@
 """MLflow away, frozen, slow or failing under a real training; a real server, killed and started again."""
 
 import contextlib
-import math
 import random
 import shutil
 import time
@@ -18,7 +17,7 @@ from uniformity_callbacks.integrations.command import main
 
 BRIEF = {"steps": 180, "close": 0.5}
 LIMIT_S, MARGIN_S = 10.0, 5.0
-REPEATS = 6
+REPEATS = 3
 IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 """MLflow gives up at once where a request was under way when the server died: what is tried again is the writer's."""
 WITHIN_S = 90.0
@@ -84,14 +83,13 @@ def test_a_due_step_takes_no_longer(fault, server, front, trainer, healthy):
         "down from the start": (f"http://127.0.0.1:{free_port()}", contextlib.nullcontext),
         "killed": (server.uri, lambda: killed(server)),
     }[fault]
-    well, away, highest = healthy, [], math.inf
+    well, away = healthy, []
     for _ in range(REPEATS):
         done = trainer.run(during, uri=uri, **BRIEF)
         assert (done["step"], done["readings"]) == (BRIEF["steps"] - 1, BRIEF["steps"] // 3)
         assert len(read_journal(trainer.journal).readings) == done["readings"] >= done["queued"] - 1
         away += done["longer"]
-        highest = min(highest, max(done["longer"]))  # what the machine does happens in one run, what we do in each
-        added = [1e3 * (median(away) - median(well)), 1e3 * (highest - max(well))]
+        added = [1e3 * (median(away) - median(well)), 1e3 * (max(done["longer"]) - max(well))]
         print(f"{fault}: {added[0]:+.2f} ms of {len(away)} due steps, at most {added[1]:+.1f} ms")
         if added[0] < 1.0 and added[1] < 50.0:
             break
