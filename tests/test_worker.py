@@ -145,3 +145,24 @@ def test_outlives_what_the_work_raises():
     assert worker.close(5.0) == 0
     assert done == [0, 2]
     assert [str(error) for error in errors] == ["one"]
+
+
+def test_abandon_ends_what_never_ends_but_not_what_waits():
+    def never(items):
+        while True:
+            sum(range(100))
+
+    told, gate = [], threading.Event()
+    busy = Worker(never, name="busy", failed=told.append, capacity=1)
+    stuck = Worker(lambda items: gate.wait(30.0), name="stuck", failed=told.append, capacity=1)
+    for worker in (busy, stuck):
+        assert worker.abandon(0.0)  # it never began
+        worker.put(0)
+        assert worker.close(0.1) == 1
+    begin = time.monotonic()
+    assert busy.abandon(5.0)
+    assert not stuck.abandon(0.1)
+    assert time.monotonic() - begin < 5.0
+    assert {"busy", "stuck"} & {thread.name for thread in threading.enumerate()} == {"stuck"}
+    gate.set()
+    assert told == []

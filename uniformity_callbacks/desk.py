@@ -107,6 +107,14 @@ class Desk:
         """Return on all ranks the readings that the first one has."""
         return ready if self.company is None else self.company.tell(ready)
 
+    def close(self, timeout: float) -> None:
+        """Close the reader, as it does, and leave nothing behind with the other ranks."""
+        try:
+            self.reader.close(timeout)
+        finally:
+            if self.company is not None:
+                self.company.ranks.let_go()
+
     def act(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Do what the outcomes ask for and return them, with those of a resumed run that waited."""
         if not self.reads:

@@ -273,7 +273,7 @@ class UniformityMonitor(Driver):
         with self.kept_from_training("close"):
             outcomes = self._act(desk.tell(ready) if together else ready)
         with self.kept_from_training("close"):
-            desk.reader.close(max(0.0, deadline - time.monotonic()))
+            desk.close(max(0.0, deadline - time.monotonic()))
         self._desk = self._company = None
         return outcomes
 

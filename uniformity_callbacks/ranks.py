@@ -7,6 +7,7 @@ a fixed shape, repeated only where a rank has more to tell than there was room f
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import torch
@@ -21,6 +22,9 @@ _FIRST_ROOM = 2048
 
 LONGEST_REASON = 1000
 """Characters of an error that others are told: some carry kilobytes, and room for a message is kept for good."""
+
+_LET_GO_S = 1.0
+"""What gloo's threads have at the end; they need well under a millisecond where there is a processor for them."""
 
 Message = dict[str, Any]
 """Plain values by name."""
@@ -42,6 +46,7 @@ class Ranks:
         self.group = group
         self.size, self.rank = dist.get_world_size(group), dist.get_rank(group)
         self._model, self._on_cpu = model, dist.get_backend(group) in ("gloo", "mpi")
+        self._lent: list[Tensor] = []  # what gloo's threads may hold
 
     @classmethod
     def of(cls, model: nn.Module, group: dist.ProcessGroup | None = None) -> Ranks | None:
@@ -69,13 +74,37 @@ class Ranks:
     def gather(self, tensor: Tensor) -> list[Tensor]:
         """Return the tensors of all ranks, which have one shape."""
         slots = [torch.empty_like(tensor) for _ in range(self.size)]
-        dist.all_gather(slots, tensor, group=self.group)
+        *others, own = self._lend(*slots, tensor)
+        dist.all_gather(others, own, group=self.group)
         return slots
 
     def total(self, tensor: Tensor) -> Tensor:
         """Return the sum over all ranks, in place."""
-        dist.all_reduce(tensor, group=self.group)
+        (own,) = self._lend(tensor)
+        dist.all_reduce(own, group=self.group)
         return tensor
+
+    def let_go(self) -> None:
+        """Wait until no thread of gloo's holds a tensor of ours: at the end of the run, for all but a second at most.
+
+        They drop a collective's tensors a little after it has returned. If they are the last to hold them and the
+        interpreter has begun to end, the process is aborted (pytorch issue 190489): with two busy cores, the last
+        exchange of a loop that ended right after it did that in one process of dozens.
+        """
+        deadline = time.monotonic() + _LET_GO_S
+        while _held(self._lent) and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    def _lend(self, *tensors: Tensor) -> list[Tensor]:
+        """Return the tensors as objects that only the backend and this one hold."""
+        lent = [tensor.detach() for tensor in tensors]
+        if tensors[0].device.type == "cpu":
+            self._lent = _held(self._lent) + lent
+        return lent
+
+
+def _held(tensors: list[Tensor]) -> list[Tensor]:
+    return [tensor for tensor in tensors if tensor._use_count() > 1]  # type: ignore[attr-defined]
 
 
 class Channel:

@@ -28,6 +28,9 @@ log = logging.getLogger("uniformity_callbacks")
 _CAPACITY = 16
 """Captures that may wait; each holds a step's rows. A reading that finds no room is dropped, counted and reported."""
 
+_ABANDON_S = 1.0
+"""What a reading that took too long has to end with the operation under way; a larger matrix' one takes longer."""
+
 _LEAST_CLOSE_S = 0.5
 """What each writer has to finish, also where all else has taken the time."""
 
@@ -175,6 +178,7 @@ class Reader:
         left = self._worker.close(timeout)
         if left:
             log.warning("uniformity: %d readings were not finished after %.0f s and are lost", left, timeout)
+        self._worker.abandon(_ABANDON_S)
         try:
             for feed in self._feeds:
                 feed.finish()

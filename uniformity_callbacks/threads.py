@@ -1,8 +1,9 @@
-"""One thread for what a thread of ours computes."""
+"""How a thread of ours computes, and how it is made to end."""
 
 from __future__ import annotations
 
 import ctypes
+import threading
 from pathlib import Path
 
 import torch
@@ -22,6 +23,19 @@ def compute_alone() -> None:
             getattr(ctypes.CDLL(library), name)(1)
         except (OSError, AttributeError):  # a torch that is built otherwise, without OpenMP or MKL
             continue
+
+
+def interrupt(thread: threading.Thread, timeout: float) -> bool:
+    """Raise SystemExit on a thread, which ends it between two operations; return whether it ended within ``timeout`` s.
+
+    A daemon thread that is amid torch's operations when the interpreter ends aborts the process (SIGABRT, "terminate
+    called without an active exception", instead of the exit code): up to Python 3.13 a thread that asks for the
+    interpreter then is unwound, which torch's code does not allow. One that waits in C, for a server say, is safe.
+    """
+    if thread.ident is not None and thread.is_alive():
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+        thread.join(timeout)
+    return not thread.is_alive()
 
 
 _TORCH = str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
+
+from uniformity_callbacks.threads import interrupt
 
 T = TypeVar("T")
 
@@ -65,6 +70,7 @@ class Worker(Generic[T]):
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
+                _started.add(self)
             self._changed.notify_all()
             return True
 
@@ -89,6 +95,10 @@ class Worker(Generic[T]):
             thread.join(max(0.0, deadline - time.monotonic()))
         return left
 
+    def abandon(self, timeout: float) -> bool:
+        """After `close`: end the thread amid what it still does; return whether it ended within ``timeout`` seconds."""
+        return self._thread is None or interrupt(self._thread, timeout)
+
     @property
     def waits(self) -> bool:
         """Whether items are queued."""
@@ -107,6 +117,10 @@ class Worker(Generic[T]):
             return not self._closing
 
     def _run(self) -> None:
+        with suppress(SystemExit):  # `abandon`
+            self._serve()
+
+    def _serve(self) -> None:
         if self._begin is not None:
             self._begin()
         rested = 0.0
@@ -130,3 +144,20 @@ class Worker(Generic[T]):
                 with self._changed:
                     self._busy = 0
                     self._changed.notify_all()
+
+
+_started: weakref.WeakSet[Worker[Any]] = weakref.WeakSet()
+
+_EXIT_S = 0.2
+"""What those that are still at work when the process exits have together to end."""
+
+
+@atexit.register
+def _end_all() -> None:
+    """End what is amid its work; run after what closes workers at exit, which is registered later."""
+    threads = [worker._thread for worker in _started if worker._busy and worker._thread is not None]
+    for thread in threads:
+        interrupt(thread, 0.0)
+    deadline = time.monotonic() + _EXIT_S
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
