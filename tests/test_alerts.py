@@ -12,7 +12,7 @@ from uniformity_callbacks.alerts import AlertBook
 NAN = math.nan
 
 
-def reading(step, *, resultant=0.1, dims=100.0, d=128, samples=512.0, nonfinite=0.0, layer="projector", why=""):
+def reading(step, *, resultant=0.0, dims=100.0, d=128, samples=512.0, nonfinite=0.0, layer="projector", why=""):
     values = {"mean_resultant": resultant, "effective_dims": dims, "std_ratio": 0.97, "w2": 1.2}
     return Reading(step, layer, d, values | {"samples": samples, "nonfinite": nonfinite}, 0.0, why=why)
 

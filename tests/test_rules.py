@@ -9,15 +9,26 @@ from uniformity_callbacks.alerts import AlertBook
 
 @pytest.mark.parametrize(("d", "samples", "limit"), [(128, 512, 9.0), (16, 512, 4.0), (128, 17, 4.0), (2048, 8, 1.75)])
 def test_few_dims_are_few_of_what_the_sample_can_show(d, samples, limit):
-    assert CollapseAlert("dimensional").limit(reading(0, d=d, samples=float(samples))) == limit
+    assert CollapseAlert("dimensional").limit(reading(0, resultant=0.0, d=d, samples=float(samples))) == limit
     assert CollapseAlert("dimensional", threshold=30).limit(reading(0, d=d, samples=float(samples))) == 30
+
+
+@pytest.mark.parametrize(
+    ("resultant", "limit"), [(0.0, 9.0), (0.3, 9.0 / 0.91), (0.5, 12.0), (0.6, 12.0), (0.94, 12.0)]
+)
+def test_a_shared_mean_leaves_less_for_the_dims_about_it(resultant, limit):
+    rule, read = CollapseAlert("dimensional"), reading(0, resultant=resultant)
+    assert rule.limit(read) == pytest.approx(limit)
+    assert rule.limit(reading(0, d=16, resultant=resultant)) == 4.0
+    assert rule.limit(read, level=60.0) == pytest.approx(0.33 * 60)
+    assert CollapseAlert("dimensional", threshold=9).limit(read) == 9.0
 
 
 def test_the_level_only_raises_the_limit():
     rule = CollapseAlert("dimensional")
     assert rule.limit(reading(0), level=60.0) == pytest.approx(0.33 * 60)
-    assert rule.limit(reading(0), level=12.0) == 9.0
-    assert CollapseAlert("dimensional", fall=None).limit(reading(0), level=60.0) == 9.0
+    assert rule.limit(reading(0, resultant=0.0), level=12.0) == 9.0
+    assert CollapseAlert("dimensional", fall=None).limit(reading(0, resultant=0.0), level=60.0) == 9.0
 
 
 @pytest.mark.parametrize(
@@ -32,7 +43,7 @@ def test_the_level_only_raises_the_limit():
 def test_defaults_are_as_documented(kind, patience, warmup, limit, recovery):
     rule = CollapseAlert(kind)
     assert (rule.patience, rule.warmup_steps, rule.action) == (patience, warmup, "warn")
-    assert rule.limit(reading(0)) == limit
+    assert rule.limit(reading(0, resultant=0.0)) == limit
     assert rule.recovery(limit, 128) == pytest.approx(recovery)
 
 

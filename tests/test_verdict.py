@@ -22,7 +22,9 @@ def reading(dims=128, why="", without=(), **changed):
     ("kind", "changed"),
     [
         ("none", {}),
-        ("none", {"mean_resultant": CONSTANT_THRESHOLD - 1e-9, "effective_dims": DIMENSIONAL_THRESHOLD + 1e-9}),
+        ("none", {"mean_resultant": CONSTANT_THRESHOLD - 1e-9, "effective_dims": 12.0 + 1e-9}),
+        ("dimensional", {"mean_resultant": CONSTANT_THRESHOLD - 1e-9, "effective_dims": 12.0}),
+        ("none", {"mean_resultant": 0.0, "effective_dims": DIMENSIONAL_THRESHOLD + 1e-9}),
         ("constant", {"mean_resultant": CONSTANT_THRESHOLD}),
         ("dimensional", {"effective_dims": DIMENSIONAL_THRESHOLD}),
         ("constant", {"mean_resultant": 0.99, "effective_dims": math.nan}),
@@ -66,7 +68,7 @@ def test_repeated_rows_leave_few_dimensions_open_and_nothing_else():
     ("changed", "words"),
     [
         ({}, "(mean_resultant 0.1, threshold 0.95; 1 is one point) and use more than few of their 128 dimensions "),
-        ({}, "(effective_dims 80, threshold 9); W2 0.500 (0 is ideal, 1.414 one point)."),
+        ({}, "(effective_dims 80, threshold 9.09); W2 0.500 (0 is ideal, 1.414 one point)."),
         ({"mean_resultant": 0.998}, "the outputs of projector are close to one point (mean resultant length 1 is one"),
         ({"mean_resultant": 0.998}, "mean_resultant 0.998, threshold 0.95; W2 0.500"),
         ({"mean_resultant": 0.998}, "What people do about it: stop-gradient or a predictor"),

@@ -23,9 +23,15 @@ CONSTANT_THRESHOLD = 0.95
 lightly's documentation draws its line for collapse (0.30)."""
 
 DIMENSIONAL_THRESHOLD = 9.0
-"""Effective dims, corrected, at which outputs count as dimensionally collapsed. Healthy runs go low: SimSiam on digits
-keeps 10 to 12 of 128 in one set-up (28 to 34 in another), published BYOL 18 of 256; Barlow Twins without its
-off-diagonal term falls to 5 of 128."""
+"""Effective dims, corrected, at which outputs of mean zero count as dimensionally collapsed. Healthy runs go low:
+SimSiam on digits keeps 10 to 12 of 128 in one set-up (28 to 34 in another), published BYOL 18 of 256; Barlow Twins
+without its off-diagonal term falls to 5 of 128."""
+
+LEAST_ABOUT_MEAN = 0.75
+"""Where outputs share a mean, the directions about it have only 1 - R² of the energy, R the mean resultant length: the
+default threshold is divided by that, but by no less than this, which makes it 12 dims at most. On digits, in 128 dims,
+BYOL at ten times its rate is told by it (9 to 11 dims, R 0.44), while healthy MoCo v2 is not (9.5 to 13, R 0.03), nor
+Barlow Twins with a tenth of its off-diagonal weight (13 to 18, R 0.7, the accuracy of the whole one)."""
 
 CAPACITY_SHARE = 0.25
 """Effective dims count as few only below this share of what the sample can show, min(n - 1, d): 9 of 16 is no collapse,
@@ -89,8 +95,8 @@ class CollapseAlert:
             (outputs use few dimensions: corrected effective dims at or below it, or a fall to a share of the run's own
             level after the warm-up; not judged while the outputs are nearly one point, where they mean nothing),
             "nonfinite" (as many rows are NaN or infinite), or "blind" (due steps without anything to read).
-        threshold: None for the default: 0.95 of [0, 1]; 9 dims, never more than a quarter of min(rows - 1, d); 1 row.
-            Blindness has none.
+        threshold: None for the default: 0.95 of [0, 1]; 9 / (1 - R²) dims for a mean resultant length R, at most 12,
+            never more than a quarter of min(rows - 1, d); 1 row. Blindness has none.
         fall: dimensional only: the share of the level that the run held after its warm-up; None looks at the threshold
             alone.
         patience: readings in a row that must agree, >= 1; as many must be clear of it for a recovery. None for 3, and 2
@@ -187,6 +193,8 @@ class CollapseAlert:
         if self.kind != "dimensional":
             return threshold
         if self.threshold is None:
+            about_mean = 1.0 - reading.values.get("mean_resultant", 0.0) ** 2
+            threshold /= max(LEAST_ABOUT_MEAN, about_mean)
             threshold = min(threshold, CAPACITY_SHARE * min(reading.values["samples"] - 1, reading.dims))
         return threshold if level is None or self.fall is None else max(threshold, self.fall * level)
 

@@ -26,6 +26,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.alerting", description=__doc__)
     parser.add_argument("--replay", action="store_true", help="take the runs that are there; train nothing")
     parser.add_argument("--tiny", action="store_true", help="see that it runs: a few short runs, nothing is written")
+    parser.add_argument(
+        "--seeds", type=int, nargs=2, help="judge others, first to last, in the terminal; nothing is written"
+    )
     told = parser.parse_args(arguments)
     if told.tiny:
         with TemporaryDirectory() as folder:
@@ -35,12 +38,15 @@ def main(arguments: list[str] | None = None) -> None:
             print(report.text(report.known(tasks)))
             curves.draw(report.known(tasks), Path(folder) / "alerts.png")
         return
-    tasks = [Task(case, seed, record.FOLDER, case.steps) for case in cases() for seed in SEEDS]
+    seeds = range(told.seeds[0], told.seeds[1] + 1) if told.seeds else SEEDS
+    tasks = [Task(case, seed, record.FOLDER, case.steps) for case in cases() for seed in seeds]
     if not told.replay:
         record.record_all(tasks)
     runs = report.known(tasks)
     generated = f"{report.text(runs)}\n\n{page.machine()}"
     print(generated, flush=True)
+    if told.seeds:
+        return
     curves.draw(runs, PAGE.with_suffix(".png"))
     PAGE.write_text(page.replaced(PAGE.read_text(), "alerts", generated))
     say(f"written: {PAGE}")

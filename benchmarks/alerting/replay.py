@@ -84,19 +84,21 @@ def told_of(readings: Sequence[Reading], rules: Sequence[CollapseAlert]) -> list
     ]
 
 
-def by_w2(run: Run) -> Run:
-    """Return a run whose effective dims are replaced by those of W2: what a rule would say that looked at them.
+def about_mean(run: Run, least: float = 0.0) -> Run:
+    """Return a run whose effective dims are multiplied by the share of the energy about the mean, 1 - R².
 
-    `d (1 - W2^2 / 2)^2 = (tr S^(1/2))^2`, corrected for sample size: effective dims times `1 - R^2`, with R the mean
-    resultant. An isotropic sample of few dims has them both; where rows share a mean, too, these are fewer.
+    The share is taken for ``least`` at least: 1 leaves effective dims as they are, 0 has the dims that W2 sees,
+    `d (1 - W2^2 / 2)^2 = (tr S^(1/2))^2`. A threshold here is one of effective dims that is divided by the share.
     """
-    return replace(run, readings=[replace(reading, values=_by_w2(reading)) for reading in run.readings])
 
+    def less(reading: Reading) -> Reading:
+        values = reading.values
+        if not {"mean_resultant", "effective_dims"} <= values.keys():
+            return reading
+        share = max(least, 1 - values["mean_resultant"] ** 2)
+        return replace(reading, values=values | {"effective_dims": share * values["effective_dims"]})
 
-def _by_w2(reading: Reading) -> dict[str, float]:
-    if not {"w2_corrected", "effective_dims"} <= reading.values.keys():
-        return reading.values
-    return reading.values | {"effective_dims": reading.dims * (1 - reading.values["w2_corrected"] ** 2 / 2) ** 2}
+    return replace(run, readings=[less(reading) for reading in run.readings])
 
 
 def verdict(run: Run, label: Label, rules: Sequence[CollapseAlert]) -> Verdict:

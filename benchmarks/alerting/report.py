@@ -12,7 +12,7 @@ from benchmarks.alerting.cases import DIMENSIONAL, HEALTHY, Case
 from benchmarks.alerting.record import Task
 from benchmarks.alerting.replay import KINDS, Verdict, false_alarms, healthy, labelled
 from benchmarks.alerting.sweep import Known, Point
-from uniformity_callbacks.rules import CollapseAlert
+from uniformity_callbacks.rules import LEAST_ABOUT_MEAN, CollapseAlert
 
 
 def known(tasks: Sequence[Task]) -> list[Known]:
@@ -32,8 +32,8 @@ def judging(runs: Iterable[Known]) -> list[Known]:
 
 def text(runs: Sequence[Known]) -> str:
     """Return all tables."""
-    w2 = sweep.by_w2(runs)
-    chosen, chosen_w2 = sweep.chosen(choosing(runs)), sweep.chosen(choosing(w2))
+    usual = sweep.about_mean(runs, LEAST_ABOUT_MEAN)
+    chosen = sweep.chosen(choosing(usual))
     parts = [
         "### What became of the runs",
         labels(runs),
@@ -44,17 +44,16 @@ def text(runs: Sequence[Known]) -> str:
         "### What was told, by what is the case (all runs, defaults)",
         confused(sweep.verdicts(runs, sweep.defaults())),
         f"### Thresholds chosen on the odd seeds, on the half that judges: {'; '.join(map(words, chosen[:2]))}",
-        judged(sweep.verdicts(judging(runs), chosen)),
+        judged(sweep.verdicts(judging(usual), chosen)),
         "### What depends on the line of the label (all runs, defaults)",
         strictness(runs),
         "### Thresholds against each other (all runs)",
         *(curve(title, [sweep.point(runs, rule) for rule in rules]) for title, rules in SWEEPS.items()),
+        curve("effective dims times 1 - R², 0.75 at least", [sweep.point(usual, rule) for rule in sweep.dims()]),
+        "### How much of the mean counts (thresholds chosen on the odd seeds)",
+        means(runs),
         "### With a threshold that a healthy run of the same method sets",
         baselines.table(runs, judging(runs)),
-        "### By the dims of W2 in place of effective dims",
-        f"Chosen on the odd seeds: {words(chosen_w2[1])}. On the half that judges:",
-        judged(sweep.verdicts(judging(w2), chosen_w2)),
-        curve("dims of W2 (all runs)", [sweep.point(w2, rule) for rule in sweep.dims()]),
     ]
     return "\n\n".join(parts)
 
@@ -64,6 +63,20 @@ SWEEPS: dict[str, list[CollapseAlert]] = {
     "effective dims": sweep.dims(),
     "fall to a share of the run's own level": sweep.falls(),
 }
+
+
+def means(runs: Sequence[Known]) -> str:
+    """Return one row for each share of energy about the mean that counts at least: 1 is effective dims as they are."""
+    rows = []
+    for least in sweep.LEAST:
+        about = sweep.about_mean(runs, least)
+        rule = sweep.chosen(choosing(about))[1]
+        half, whole = (sweep.point(some, rule) for some in (judging(about), about))
+        name = f"{least:g}, the default" if least == LEAST_ABOUT_MEAN else f"{least:g}"
+        found = (f"{p.found} of {p.collapses} | {p.false} of {p.healthy}" for p in (half, whole))
+        rows.append([name, f"{rule.threshold:g}", *" | ".join(found).split(" | ")])
+    columns = [f"{what}, {of}" for of in ("the half that judges", "all") for what in ("told in time", "false alarms")]
+    return page.table(["share about the mean, at least", "dims chosen", *columns], rows)
 
 
 def labels(runs: Sequence[Known]) -> str:

@@ -11,10 +11,13 @@ from benchmarks.alerting.cases import CONSTANT, DIMENSIONAL, NONFINITE
 from benchmarks.alerting.record import Run
 from benchmarks.alerting.replay import Verdict, false_alarms, healthy, labelled, verdict
 from benchmarks.alerting.truth import SHARE, Label, label
-from uniformity_callbacks.rules import CollapseAlert
+from uniformity_callbacks.rules import LEAST_ABOUT_MEAN, CollapseAlert
 
 CONSTANTS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99, 0.995)
 DIMS = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 9.5, 10.0, 10.5, 11.0, 12.0, 14.0, 16.0, 20.0, 24.0, 28.0)
+LEAST = (1.0, 0.9, 0.8, LEAST_ABOUT_MEAN, 0.7, 0.6, 0.5, 0.0)
+"""What counts at least of the share of energy about the mean, in the threshold of dims."""
+
 SHARES = {"at most 1/4": 1 / 4, "at most 1/3, the rule": SHARE, "at most 1/2": 1 / 2}
 """Lines of the label of dimensional collapse: the rule's, a stricter one and a laxer one."""
 
@@ -69,9 +72,9 @@ def with_labels(runs: Sequence[Run], share: float = SHARE) -> list[Known]:
     return [Known(run, label(run.looks, intact, share)) for run, intact in zip(runs, whole, strict=True)]
 
 
-def by_w2(runs: Iterable[Known]) -> list[Known]:
-    """Return runs of which the dims of W2 are looked at, with the same labels."""
-    return [Known(replay.by_w2(known.run), known.label) for known in runs]
+def about_mean(runs: Iterable[Known], least: float) -> list[Known]:
+    """Return runs of which as much of the effective dims as is about the mean is looked at, with the same labels."""
+    return [Known(replay.about_mean(known.run, least), known.label) for known in runs]
 
 
 def point(runs: Iterable[Known], rule: CollapseAlert) -> Point:

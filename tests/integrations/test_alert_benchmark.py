@@ -19,6 +19,7 @@ from examples.methods import METHODS
 from examples.methods.loop import train
 from uniformity_callbacks import CollapseAlert, functional, read_journal
 from uniformity_callbacks.panel import Reading
+from uniformity_callbacks.rules import LEAST_ABOUT_MEAN
 
 ALL = {case.name: case for case in cases()}
 
@@ -160,20 +161,32 @@ def test_a_healthy_run_of_another_seed_sets_the_threshold():
     )
 
 
-def test_dims_of_w2_are_effective_dims_less_what_the_mean_takes():
+def test_dims_about_the_mean_are_those_that_w2_sees():
     generator = torch.Generator().manual_seed(0)
     z = torch.zeros(4096, 32)
     z[:, :6] = torch.randn(4096, 6, generator=generator)
     z[:, 6] += 2.0
-    values = {
-        "w2_corrected": functional.corrected_wasserstein_uniformity(z).item(),
-        "effective_dims": functional.effective_dims(z).item(),
-    }
-    run = Run(ALL["byol-1"], 1, [Reading(0, "projector", 32, values, 0.0)], ())
-    (reading,) = replay.by_w2(run).readings
-    resultant = functional.mean_resultant_length(z).item()
-    assert reading.values["effective_dims"] == pytest.approx(values["effective_dims"] * (1 - resultant**2), rel=1e-2)
+    dims, resultant = functional.effective_dims(z).item(), functional.mean_resultant_length(z).item()
+    w2 = functional.corrected_wasserstein_uniformity(z).item()
     assert 0.3 < resultant**2 < 0.7
+    values = {"mean_resultant": resultant, "effective_dims": dims, "samples": 4096.0}
+    run = Run(ALL["byol-1"], 1, [Reading(0, "projector", 32, values, 0.0)], ())
+    seen = [replay.about_mean(run, least).readings[0].values["effective_dims"] for least in (0.0, 0.9, 1.0)]
+    assert seen == [pytest.approx(32 * (1 - w2**2 / 2) ** 2, rel=1e-2), 0.9 * dims, dims]
+
+
+def test_dims_about_the_mean_are_judged_as_the_default_judges_dims():
+    rule, flat = CollapseAlert("dimensional"), CollapseAlert("dimensional", threshold=9)
+    told = set()
+    for resultant in (0.0, 0.3, 0.45, 0.7, 0.9):
+        for dims in (8.9, 9.5, 10.5, 11.9, 12.1):
+            values = {"mean_resultant": resultant, "effective_dims": dims, "samples": 512.0}
+            run = Run(ALL["byol-1"], 1, [Reading(100, "projector", 128, values, 0.0)], ())
+            (read,), (less,) = run.readings, replay.about_mean(run, LEAST_ABOUT_MEAN).readings
+            verdicts = [r.collapsed(r.value(one), r.limit(one)) for r, one in ((rule, read), (flat, less))]
+            assert verdicts[0] == verdicts[1]
+            told.add((dims, verdicts[0]))
+    assert {dims for dims, is_told in told if is_told} == {8.9, 9.5, 10.5, 11.9}
 
 
 def test_best_keeps_false_alarms_bearable_then_finds_most_and_is_the_middle_of_equals():
