@@ -2,6 +2,7 @@
 
 import math
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from spread import spread
 from test_monitor_ranks import batches
 from test_monitor_ranks_faults import fails
 from uniformity_callbacks import CollapseAlert, UniformityMonitor, WassersteinLoss, read_journal
-from uniformity_callbacks.ranks import Channel, Ranks, _decode, _encode
+from uniformity_callbacks.ranks import Channel, Ranks, _decode, _encode, _held
 from uniformity_callbacks.shapes import Shape, pack, unpack
 
 
@@ -43,6 +44,30 @@ def test_messages_of_any_length_from_any_rank_with_rows_behind_them():
     rows = [((3, 5), [0.5]), ((4, 5), [1.5])]
     expected = [(lengths, rows, [2.0] * 5) for k in range(4) for lengths in ([3000 + k, k], [k, 6000 + k])]
     assert spread(2, told) == [expected] * 2
+
+
+def lent(rank, tells):
+    """What is held after exchanges, and after it was waited for; with a torch that tells who holds a tensor, or not."""
+    own = Ranks.of(nn.Linear(2, 2))
+    with pytest.MonkeyPatch.context() as patch:
+        if not tells:
+            patch.setattr("uniformity_callbacks.ranks._uses", None)
+        got = [[int(z) for z in own.gather(torch.tensor([rank + k]))] for k in range(5)]
+        got.append(int(own.total(torch.tensor([1 + rank]))))
+        kept = own._lent[0]  # as one that gloo is still to drop
+        held = kept.view(1)  # a view holds what it is of
+        begin = time.monotonic()
+        own.let_go()
+        waited = time.monotonic() - begin
+        del held
+        own.let_go()
+        return got, waited > 0.9, bool(_held(own._lent))
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_what_is_lent_is_waited_for_a_second_at_most(tells):
+    got = [[k, 1 + k] for k in range(5)] + [3]
+    assert spread(2, lent, tells) == [(got, tells, False)] * 2
 
 
 def places(rank, backend):

@@ -103,8 +103,12 @@ class Ranks:
         return lent
 
 
+_uses = getattr(Tensor, "_use_count", None)
+"""How many hold a tensor; not documented, so that a torch may be without it: then nothing is waited for."""
+
+
 def _held(tensors: list[Tensor]) -> list[Tensor]:
-    return [tensor for tensor in tensors if tensor._use_count() > 1]  # type: ignore[attr-defined]
+    return [] if _uses is None else [tensor for tensor in tensors if _uses(tensor) > 1]
 
 
 class Channel:
