@@ -15,6 +15,8 @@ SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 RATES = {"its own": 1.0, f"times {LOW:g}": LOW}
 """Learning rate of the healthy run that sets the threshold, in words and as a factor."""
 
+COLUMNS = [f"{what}, {of}" for of in ("the half that judges", "all") for what in ("told in time", "false alarms")]
+
 
 def table(runs: Sequence[Known], judging: Sequence[Known]) -> str:
     """Return what is found by shares of what a healthy run of the same method and another seed held.
@@ -28,9 +30,8 @@ def table(runs: Sequence[Known], judging: Sequence[Known]) -> str:
         for share in SHARES:
             whole, half = points(runs, runs, rate, share), points(judging, runs, rate, share)
             name = f"{share:g}, the default" if share == SHARE else f"{share:g}"
-            rows.append([title, name, *_cells(half), *_cells(whole)])
-    columns = [f"{what}, {of}" for of in ("the half that judges", "all") for what in ("told in time", "false alarms")]
-    return page.table(["rate of the healthy run", "share of its dims", *columns], rows)
+            rows.append([title, name, *cells(half, whole)])
+    return page.table(["rate of the healthy run", "share of its dims", *COLUMNS], rows)
 
 
 def points(runs: Sequence[Known], among: Sequence[Known], rate: float, share: float) -> Point:
@@ -51,5 +52,6 @@ def points(runs: Sequence[Known], among: Sequence[Known], rate: float, share: fl
     return Point(CollapseAlert(DIMENSIONAL), *counts)
 
 
-def _cells(p: Point) -> list[str]:
-    return [f"{p.found} of {p.collapses}", f"{p.false} of {p.healthy}"]
+def cells(*points: Point) -> list[str]:
+    """Return what is found and what is false, point by point, as under `COLUMNS`."""
+    return [cell for p in points for cell in (f"{p.found} of {p.collapses}", f"{p.false} of {p.healthy}")]

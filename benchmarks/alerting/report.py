@@ -71,12 +71,10 @@ def means(runs: Sequence[Known]) -> str:
     for least in sweep.LEAST:
         about = sweep.about_mean(runs, least)
         rule = sweep.chosen(choosing(about))[1]
-        half, whole = (sweep.point(some, rule) for some in (judging(about), about))
         name = f"{least:g}, the default" if least == LEAST_ABOUT_MEAN else f"{least:g}"
-        found = (f"{p.found} of {p.collapses} | {p.false} of {p.healthy}" for p in (half, whole))
-        rows.append([name, f"{rule.threshold:g}", *" | ".join(found).split(" | ")])
-    columns = [f"{what}, {of}" for of in ("the half that judges", "all") for what in ("told in time", "false alarms")]
-    return page.table(["share about the mean, at least", "dims chosen", *columns], rows)
+        found = (sweep.point(some, rule) for some in (judging(about), about))
+        rows.append([name, f"{rule.threshold:g}", *baselines.cells(*found)])
+    return page.table(["share about the mean, at least", "dims chosen", *baselines.COLUMNS], rows)
 
 
 def labels(runs: Sequence[Known]) -> str:

@@ -1,6 +1,7 @@
 """The alert benchmark: labels by their rule, the replay is what a monitor does, and the command runs."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -220,6 +221,23 @@ def test_command_runs_in_short(capsys):
     out = capsys.readouterr().out
     assert "| Barlow Twins | healthy | 2 none |" in out
     assert "### The defaults, on the half that judges" in out
+
+
+def test_other_seeds_are_judged_and_nothing_is_written(capsys, tmp_path, monkeypatch):
+    few = [case for case in cases() if case.name in command.TINY]
+    monkeypatch.setattr(command, "cases", lambda: few)
+    monkeypatch.setattr(command, "Task", lambda case, seed, folder, steps: Task(case, seed, tmp_path, 130))
+    monkeypatch.setattr(record, "record_all", partial(record.record_all, processes=0))
+    files = [command.PAGE, command.PAGE.with_suffix(".png")]
+    before = [file.read_bytes() for file in files]
+    command.main(["--seeds", "11", "13"])
+    out = capsys.readouterr().out
+    assert "| Barlow Twins | healthy | 3 none |" in out
+    assert "| 0.75, the default |" in out
+    assert {path.name for path in tmp_path.glob("barlow_twins-1*.json")} == {
+        f"barlow_twins-1-seed{seed}.json" for seed in (11, 12, 13)
+    }
+    assert [file.read_bytes() for file in files] == before
 
 
 def test_page_has_its_part():
