@@ -83,8 +83,18 @@ class Trainer:
         self.process.stdin.flush()
 
 
+def others():
+    """Return for how many seconds the kernel has let others run while this thread could; 0 where it does not count."""
+    try:
+        return 1e-9 * int(Path("/proc/thread-self/schedstat").read_text().split()[1])
+    except OSError:
+        return 0.0
+
+
 def train(folder, images, *, uri, steps, every=3, rest=0.0, exit=None, close=10.0, room=10_000, flush=0.2):
-    """Train for some steps and return what became of it; by how much due steps are longer than those beside them.
+    """Train for some steps and return what became of it; by how much due steps are longer than those before them.
+
+    What the kernel gives to others is no part of a step: a machine's other work would decide how long steps are.
 
     Args:
         folder: of the journal.
@@ -119,20 +129,20 @@ def train(folder, images, *, uri, steps, every=3, rest=0.0, exit=None, close=10.
                 print("half", flush=True)
                 sys.stdin.readline()
             chosen = images[torch.randint(len(images), (BATCH,))]
-            began = time.perf_counter()
+            began = time.perf_counter() - others()
             z0, z1 = (model(chosen + 0.1 * torch.randn_like(chosen)) for _ in range(2))
             optimizer.zero_grad()
             networks.distance(z0, z1).backward()
             optimizer.step()
-            took.append(time.perf_counter() - began)
+            took.append(time.perf_counter() - others() - began)
             (feed,) = watched.monitor._desk.reader._feeds
             queued = max(queued, len(feed._worker._items))
             time.sleep(rest)
         print("over", flush=True)
         if exit is not None:
             raise SystemExit(exit)
-    due = range(steps // 2 // every * every + every, steps - 1, every)
-    longer = [took[k] - (took[k - 1] + took[k + 1]) / 2 for k in due]
+    due = range(steps // 2 // every * every + every, steps, every)
+    longer = [took[k] - took[k - 1] for k in due]
     return {"step": step, "readings": len(read_journal(path).readings), "longer": longer, "queued": queued}
 
 
