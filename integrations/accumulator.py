@@ -19,7 +19,7 @@ from uniformity_callbacks import panel
 from uniformity_callbacks.functional.embeddings import check_embeddings, check_whole
 from uniformity_callbacks.moments import Moments
 from uniformity_callbacks.sample import Sums, Views
-from uniformity_callbacks.statistics import UnitRows, unit_rows
+from uniformity_callbacks.unit_rows import UnitRows, unit_rows
 
 __all__ = ["Accumulator", "SpectralMetric", "rank_zero_warn"]
 

@@ -14,7 +14,7 @@ from uniformity_callbacks.integrations import row_sample
 from uniformity_callbacks.integrations.arrays import Array, ArrayError
 from uniformity_callbacks.rules import COLLAPSE, NEEDS
 from uniformity_callbacks.sample import ROWS_SAMPLED, Stream
-from uniformity_callbacks.statistics import unit_rows
+from uniformity_callbacks.unit_rows import unit_rows
 from uniformity_callbacks.verdict import Verdict, verdict
 
 _NUMBERS = 1 << 20

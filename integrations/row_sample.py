@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from uniformity_callbacks import pairwise
-from uniformity_callbacks.statistics import unit_rows
+from uniformity_callbacks.unit_rows import unit_rows
 
 _STEP, _FIRST, _SECOND = (x - (1 << 64) for x in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 """The constants of splitmix64 (Steele et al. 2014), as signed numbers."""

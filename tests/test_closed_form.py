@@ -8,7 +8,7 @@ import torch
 from spread import spread
 from uniformity_callbacks import WassersteinLoss, closed_form, measures
 from uniformity_callbacks.closed_form import WELL_SPREAD, _double, _single, is_wide, rooted
-from uniformity_callbacks.statistics import unit_rows
+from uniformity_callbacks.unit_rows import unit_rows
 
 SHAPES = [(512, 64), (96, 256), (256, 250), (64, 64)]
 

@@ -6,7 +6,7 @@ import torch
 from uniformity_callbacks import flat, spectrum
 from uniformity_callbacks.panel import METRICS, measure
 from uniformity_callbacks.sample import Views, repeats
-from uniformity_callbacks.statistics import unit_rows
+from uniformity_callbacks.unit_rows import unit_rows
 
 N, D = 1600, 1024
 SPECTRAL = ("w2", "w2_corrected", "effective_dims", "rankme", "effective_rank", "participation_ratio", "alpha")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from uniformity_callbacks import functional
 from uniformity_callbacks.panel import DEFAULT_METRICS, measure
 from uniformity_callbacks.sample import StepSample, Stream, Views
-from uniformity_callbacks.statistics import UnitRows, unit_rows
+from uniformity_callbacks.unit_rows import UnitRows, unit_rows
 
 
 def test_rows_that_cannot_be_measured_are_masked():

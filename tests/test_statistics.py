@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from uniformity_callbacks import functional, measures, pairwise
 from uniformity_callbacks.moments import Moments
-from uniformity_callbacks.statistics import UnitRows, unit_rows
+from uniformity_callbacks.unit_rows import UnitRows, unit_rows
 
 SPECTRAL = [
     *(measures.w2, measures.w2_corrected, measures.dims_corrected, measures.dims, measures.resultant),

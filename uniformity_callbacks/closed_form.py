@@ -19,7 +19,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from uniformity_callbacks import spectrum
 from uniformity_callbacks.deflation import Weak, weak_part
-from uniformity_callbacks.statistics import UnitRows, unit_rows
+from uniformity_callbacks.unit_rows import UnitRows, unit_rows
 
 WELL_SPREAD = 0.02
 """Singular values above this share of the largest are done in single precision.

@@ -13,7 +13,7 @@ from uniformity_callbacks import spectrum
 from uniformity_callbacks.closed_form import by_lengths, rooted
 from uniformity_callbacks.ranks import Ranks
 from uniformity_callbacks.shapes import Shape, may_not_wait, pack, unpack
-from uniformity_callbacks.statistics import UnitRows, unit_rows
+from uniformity_callbacks.unit_rows import UnitRows, unit_rows
 
 Rows = Sequence[Tensor | None]
 """Of each layer this rank's rows (n, d), or None."""

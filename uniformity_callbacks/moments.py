@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from uniformity_callbacks import spectrum
-from uniformity_callbacks.statistics import Statistics, UnitRows, unit_rows
+from uniformity_callbacks.statistics import Statistics
+from uniformity_callbacks.unit_rows import UnitRows, unit_rows
 
 _COUNTS = 5
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from uniformity_callbacks.spectrum import root, without_autocast
-from uniformity_callbacks.statistics import UnitRows, unit_rows
+from uniformity_callbacks.unit_rows import UnitRows, unit_rows
 
 _PAIRS_AT_ONCE = 1 << 22
 """Entries of the pairwise distance matrix held at a time: 16 MB in float32, 32 in float64."""

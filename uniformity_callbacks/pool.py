@@ -18,7 +18,7 @@ from uniformity_callbacks.ranks import LONGEST_REASON, Channel, Message, Ranks, 
 from uniformity_callbacks.reader import Outcome
 from uniformity_callbacks.sample import StepSample, Sums
 from uniformity_callbacks.shapes import NO_ROWS, Shape, agree, by_moments, grown, pack, unpack
-from uniformity_callbacks.statistics import UnitRows, unit_rows
+from uniformity_callbacks.unit_rows import UnitRows, unit_rows
 
 NEEDS_ROWS = frozenset({"lu"})
 """Metrics of pairs of rows of different ranks, which no sums tell."""

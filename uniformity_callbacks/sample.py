@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from uniformity_callbacks.moments import Moments
-from uniformity_callbacks.statistics import Statistics, UnitRows, unit_rows
+from uniformity_callbacks.statistics import Statistics
+from uniformity_callbacks.unit_rows import UnitRows, unit_rows
 
 ROWS_SAMPLED = 2048
 """Rows of each view that a stream keeps for the metrics of pairs of rows: a random sample of all, so that what they

@@ -34,15 +34,13 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import nnls
 
+from uniformity_callbacks.absorption import POINTS, by_rows, odds_of
+
 LEAST_ROWS = 16
 """Rows below which nothing is estimated: the noise in the equations is about 1 / n, and 3 rows break them."""
 
 _ROUND_OFF = 1e-28
 """Trace, in units of the rows' squared length, at which they are one point: centring equal rows leaves 1e-32."""
-
-_POINTS = np.geomspace(1e-6, 10.0, 50)
-"""Points x, in units of the sample's largest eigenvalue. From 1e-4 on, eigenvalues like i^-2 in 2048 dimensions read
-10 % too few dims at n = d / 2 and 2 d alike; below 1e-6 or above 10 little is gained, by more points nothing."""
 
 _GRID = np.concatenate([[0.0], np.linspace(1e-7 ** (1 / 5), 1.5 ** (1 / 5), 59) ** 5])
 """Eigenvalues of the grid, in the same unit: even in the fifth root, 8 % apart at the top, where samples tell most, and
@@ -142,7 +140,14 @@ class Population:
         return self.root_trace**2 / self.trace if self.trace > 0 else math.nan
 
 
-def population(eigenvalues: Float[np.ndarray, " k"], n: int, d: int, *, mean_square: float | None = None) -> Population:
+def population(
+    eigenvalues: Float[np.ndarray, " k"],
+    n: int,
+    d: int,
+    *,
+    mean_square: float | None = None,
+    leverage: Float[np.ndarray, "n k"] | None = None,
+) -> Population:
     """Return the spectrum of the population whose sample has these eigenvalues.
 
     Deterministic, and equivariant to scaling; the trace is the unbiased ``sum(eigenvalues) n / (n - 1)``. Never raises
@@ -155,6 +160,9 @@ def population(eigenvalues: Float[np.ndarray, " k"], n: int, d: int, *, mean_squ
         mean_square: the mean squared length of the rows before centring, if they all have about the same: 1 for unit
             rows; ``math.inf`` where lengths are free, as those of a Gaussian. None is the trace, right for rows of one
             length whose mean is near 0.
+        leverage: the squared components of the rows along the centred sample's directions, in the order of the
+            eigenvalues, as shares of each: their columns add up to 1. With it the factors s are those of the rows
+            themselves, instead of the model's.
 
     Source:
         El Karoui, Spectrum estimation for large dimensional covariance matrices using random matrix theory, Annals of
@@ -169,7 +177,9 @@ def population(eigenvalues: Float[np.ndarray, " k"], n: int, d: int, *, mean_squ
         (55, True)
     """
     rows = max(n - 1, 1)
-    sample = np.sort(np.asarray(eigenvalues, dtype=np.float64).clip(min=0.0))[::-1][: min(rows, d)] * (n / rows)
+    values = np.asarray(eigenvalues, dtype=np.float64).clip(min=0.0)
+    order = np.argsort(values)[::-1][: min(rows, d)]
+    sample = values[order] * (n / rows)
     top, trace = float(sample.max(initial=0.0)), float(sample.sum())
     square = trace if mean_square is None else max(mean_square, trace)
     if top < np.finfo(np.float64).tiny or (math.isfinite(square) and trace <= _ROUND_OFF * square):
@@ -180,21 +190,23 @@ def population(eigenvalues: Float[np.ndarray, " k"], n: int, d: int, *, mean_squ
         return Population(np.append(0.0, above), shares, d)
     sample, trace, square = sample / top, trace / top, square / top
 
-    x, t = _POINTS, _GRID
-    odds = _odds(sample, rows)
+    x, t = POINTS, _GRID
+    odds = odds_of(sample, rows)
     second = _second_moment(sample, rows, d, trace / square)
     moments = np.stack([np.ones_like(t), t * (d / trace), t**2 * (d / second)])
     by = np.array([_HEAVY, _HEAVY, _SECOND * trace**2 / (d * second)])
     penalty = np.diag(_PENALTY / rows)
     right = np.concatenate([np.ones_like(x), by, np.zeros_like(t)])
-    q, c = odds, np.broadcast_to(1.0 / (1.0 + odds[:, None]), (x.size, t.size))
-    for once_more in reversed(range(_ROUNDS + 1)):
+    rounds = _ROUNDS if leverage is None and math.isfinite(square) else 0
+    q, one = (odds, 1.0 / (1.0 + odds)) if leverage is None else by_rows(leverage[:, order], sample, odds)
+    c = np.broadcast_to(one[:, None], (x.size, t.size))
+    for once_more in reversed(range(rounds + 1)):
         terms = (d / rows) * t / (x[:, None] + c * t)
         weights, _ = nnls(
             np.concatenate([terms / q[:, None], by[:, None] * moments, penalty]), right, maxiter=100 * t.size
         )
         weights /= weights.sum()
-        if once_more and math.isfinite(square):
+        if once_more:
             lean = 2.0 / square * (terms @ (weights * t)) / (terms @ weights)
             q, c = _with_lengths(odds, q, lean, t / square, d * weights)
     held = weights > 0
@@ -212,17 +224,6 @@ def _second_moment(sample: Float[np.ndarray, " k"], rows: int, d: int, share: fl
     own = 1.0 / rows
     second = (float((sample**2).sum()) - own * trace**2) / (1.0 - own + 2.0 * own * (1.0 - share))
     return max(second, trace**2 / d)
-
-
-def _odds(sample: Float[np.ndarray, " k"], rows: int) -> Float[np.ndarray, " p"]:
-    """Return Q at each point as if s were 1: the odds of what R absorbs of a row, less their O(1 / N) bias."""
-    x, zeros = _POINTS, rows - sample.size
-    inverse = 1.0 / (sample + x[:, None])
-    v, v1, v2 = (((inverse**k).sum(1) + zeros / x**k) / rows for k in (1, 2, 3))  # and -v', v'' / 2
-    absorbed = (inverse @ sample) / rows
-    bias = (1.0 / v - v2 / v1**2) / rows  # of 1 / v; never above 0
-    odds: Float[np.ndarray, " p"] = absorbed / (x * v) - bias / x
-    return odds
 
 
 def _with_lengths(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from uniformity_callbacks.sample import REPEATS_TOLD, repeats
 from uniformity_callbacks.sample_size import LEAST_ROWS
-from uniformity_callbacks.statistics import UnitRows, unit_rows
+from uniformity_callbacks.unit_rows import UnitRows, unit_rows
 
 
 def check_embeddings(z: Tensor, name: str = "z", *, least: int = 2) -> None:
