@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from spectra import eigenvalues, plain, unit_gaussians, w2
-from uniformity_callbacks.sample_size import _POINTS, _odds, population
+from uniformity_callbacks.absorption import POINTS, odds_of
+from uniformity_callbacks.sample_size import population
 
 SPECTRA = {
     "isotropic": lambda i, d: np.ones(d),
@@ -136,10 +137,10 @@ def test_equations_hold_on_average_for_few_rows():
     """Silverstein's equation for N(0, I): Q = (d / N) / (x + 1 / (1 + Q)). Without the O(1 / N) term Q is 1.5 % low."""
     n, d, rng = 32, 128, np.random.default_rng(13)
     samples = [eigenvalues(rng.standard_normal((n, d)))[1:] * n / (n - 1) for _ in range(200)]
-    expected = np.ones_like(_POINTS)
+    expected = np.ones_like(POINTS)
     for _ in range(1000):
-        expected = d / (n - 1) / (_POINTS + 1 / (1 + expected))
-    assert np.mean([_odds(values, n - 1) for values in samples], axis=0) == pytest.approx(expected, rel=5e-3)
+        expected = d / (n - 1) / (POINTS + 1 / (1 + expected))
+    assert np.mean([odds_of(values, n - 1) for values in samples], axis=0) == pytest.approx(expected, rel=5e-3)
 
 
 def test_many_dims_few_rows():

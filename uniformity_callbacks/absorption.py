@@ -49,9 +49,7 @@ def by_rows(
     """
     n, rows = len(leverage), len(leverage) - 1
     kept = POINTS / (sample[:, None] + POINTS)  # (k, p)
-    entries = 1.0 - leverage @ (
-        1.0 - kept
-    )  # of x (K + x)^-1, on its diagonal; centring left 1 / n
+    entries = 1.0 - leverage @ (1.0 - kept)  # of x (K + x)^-1, on its diagonal; centring left 1 / n
     entries = np.clip((entries - 1.0 / n) / (1.0 - 1.0 / n), 1e-12, 1.0 - 1e-12)
     q = 1.0 / entries - 1.0
     beside = (kept**2).sum(0) + (rows - sample.size) - (entries**2).sum(0) * rows / n
