@@ -1,4 +1,4 @@
-"""What rows absorb, each by itself, against the inverse that defines it; and what that says of rows of unequal weight."""
+"""What rows absorb, each by itself, against the inverse that defines it; what that says of rows of unequal weight."""
 
 import numpy as np
 import pytest

@@ -26,9 +26,6 @@ _MANY = 2
 """Rows, in units of d, up to which each row's own part in the weak directions is looked at: with more the correction
 is small, and they are not always there."""
 
-_RESOLVED = 1e-14
-"""Share of the largest eigenvalue below which a direction is round-off."""
-
 _IN_CACHE = 2**18
 """Numbers that are prepared at a time where there are many: they stay in the cache between the steps."""
 
@@ -162,12 +159,13 @@ class UnitRows(Statistics):
         n = int(self.count)
         if not LEAST_ROWS <= n <= _MANY * self.dims:
             return super().directions()
-        values, vectors = torch.linalg.eigh(self.products_about_mean.detach())
-        if not self.is_wide:
-            vectors = self.centred.detach() @ vectors / values.clamp(min=torch.finfo(values.dtype).tiny).sqrt()
-        above = values > _RESOLVED * values[-1]
-        leverage = torch.where(above, vectors.square(), 0.0)[self.valid]
-        return torch.where(above, values / n, 0.0).cpu().numpy(), leverage.cpu().numpy()
+        # Single precision knows directions down to 1e-7 of the strongest: weaker ones absorb nothing at any point.
+        products = self.products_about_mean.detach()
+        scaled = products / products.diagonal().max().clamp(min=torch.finfo(products.dtype).tiny)
+        vectors = torch.linalg.eigh(scaled.float()).eigenvectors.double()
+        parts = (vectors if self.is_wide else self.centred.detach() @ vectors).square()
+        leverage = parts / parts.sum(0).clamp(min=torch.finfo(parts.dtype).tiny)
+        return self.eigenvalues.detach().cpu().numpy(), leverage[self.valid].cpu().numpy()
 
     @cached_property
     def raw_eigenvalues(self) -> Float[Tensor, " k"]:
