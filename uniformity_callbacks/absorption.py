@@ -7,6 +7,7 @@ With N = n - 1 rows, S their covariance and R = (S + x)^(-1) taken without row u
 from __future__ import annotations
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 POINTS = np.geomspace(1e-6, 10.0, 50)
@@ -49,7 +50,10 @@ def by_rows(
     """
     n, rows = len(leverage), len(leverage) - 1
     kept = POINTS / (sample[:, None] + POINTS)  # (k, p)
-    entries = 1.0 - leverage @ (1.0 - kept)  # of x (K + x)^-1, on its diagonal; centring left 1 / n
+    # By torch: NumPy's own library would compute it on more threads, which slows the training's (see `threads`).
+    entries = (
+        1.0 - (torch.from_numpy(leverage) @ torch.from_numpy(1.0 - kept)).numpy()
+    )  # of x (K + x)^-1, on its diagonal; centring left 1 / n
     entries = np.clip((entries - 1.0 / n) / (1.0 - 1.0 / n), 1e-12, 1.0 - 1e-12)
     q = 1.0 / entries - 1.0
     beside = (kept**2).sum(0) + (rows - sample.size) - (entries**2).sum(0) * rows / n
