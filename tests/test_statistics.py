@@ -132,9 +132,10 @@ def test_moments_of_few_rows_have_no_more_eigenvalues_than_rows(n):
     assert measures.rankme(moments).item() == pytest.approx(measures.rankme(rows).item(), rel=1e-9)
 
 
-def test_rows_may_stand_for_several():
+@pytest.mark.parametrize("d", [4, 16])
+def test_rows_may_stand_for_several(d):
     """Without the pairs that a row makes with its own copies."""
-    z = torch.randn(6, 4, dtype=torch.float64)
+    z = torch.randn(6, d, dtype=torch.float64)
     z[4] = math.inf
     counts = torch.tensor([1.0, 5.0, 2.0, 1.0, 7.0, 3.0], dtype=torch.float64)
     many = z[[0, 1, 1, 1, 1, 1, 2, 2, 3, 5, 5, 5]]
@@ -142,3 +143,28 @@ def test_rows_may_stand_for_several():
     squares = torch.cdist(unit, unit).square()[torch.cdist(many, many) > 0]
     expected = torch.exp(-3.0 * squares).mean().log().item()
     assert pairwise.potential(unit_rows(z), t=3.0, counts=counts).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("mean", "scale"), [(0.0, 1.0), (1.0, 1e-3), (0.0, 30.0), (1e3, 1.0)])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_pairs_of_wide_rows_by_their_products_are_those_of_the_rows(mean, scale, normalize):
+    """With a gradient pairs are taken from the rows. In float64 both are good to 1e-10 of the logarithm."""
+    z = mean + scale * torch.randn(24, 60, dtype=torch.float64)
+    z[3], z[7], z[9] = z[2], 0.0, math.nan
+    by_products = pairwise.potential(unit_rows(z, normalize=normalize))
+    by_rows = pairwise.potential(unit_rows(z.clone().requires_grad_(), normalize=normalize))
+    assert by_rows.requires_grad
+    assert by_products.item() == pytest.approx(by_rows.item(), rel=1e-10, abs=1e-14)
+    one = unit_rows(z[7:9], normalize=True)
+    assert pairwise.potential(one).isnan()
+
+
+@pytest.mark.parametrize(("n", "d"), [(600, 30), (50, 700), (2000, 300)])
+def test_deviations_are_summed_in_parts(n, d):
+    z = torch.randn(n, d, dtype=torch.float64)
+    z[1] = math.inf
+    z[:, 2] = 5.0
+    rows = unit_rows(z, normalize=False)
+    expected = z[torch.arange(n) != 1].var(0, correction=0) * (n - 1)
+    assert torch.allclose(rows.scatter, expected, rtol=1e-12)
+    assert rows.scatter[2] == 0.0

@@ -33,8 +33,12 @@ def potential(u: UnitRows, *, t: float = 2.0, counts: Float[Tensor, " n"] | None
         t: the potential's parameter.
         counts: how many equal rows each row stands for, by which pairs are weighted; a row makes no pair with itself.
     """
+    counts = None if counts is None else counts[u.valid]
+    if u.is_wide and len(u.rows) ** 2 <= _PAIRS_AT_ONCE and not u.rows.requires_grad:  # other metrics need them, too
+        products = u.products_about_mean
+        return _of_products(products if bool(u.valid.all()) else products[u.valid][:, u.valid], t, counts)
     c = u.centred if bool(u.valid.all()) else u.centred[u.valid]
-    return potential_of(c.to(torch.float32) if u.single else c, t=t, counts=None if counts is None else counts[u.valid])
+    return potential_of(c.to(torch.float32) if u.single else c, t=t, counts=counts)
 
 
 def potential_of(c: Float[Tensor, "n d"], *, t: float = 2.0, counts: Float[Tensor, " n"] | None = None) -> Tensor:
@@ -53,9 +57,7 @@ def potential_of(c: Float[Tensor, "n d"], *, t: float = 2.0, counts: Float[Tenso
         lengths = torch.linalg.vecdot(c, c)
         steep = bool(t * lengths.detach().amax() > _STEEP)
         total = _log_sum(c, lengths, t, counts) if steep else _sum(c, lengths, t, counts).log()
-    many = c.new_ones(n, dtype=torch.float64) if counts is None else counts.to(torch.float64)
-    pairs = (many.sum().square() - many.square().sum()) / 2.0
-    return (total - pairs.log()).clamp(max=0.0)
+    return _mean(total, n, counts)
 
 
 @torch.no_grad()
@@ -93,6 +95,26 @@ def total_distance(x: UnitRows, y: UnitRows, *, power: float = 2.0) -> tuple[Flo
 def mean_distance(total: Float[Tensor, "*k"], count: Float[Tensor, "*k"]) -> Float[Tensor, "*k"]:
     """Return the mean; NaN where there is no pair."""
     return total / torch.where(count > 0, count, math.nan)
+
+
+def _of_products(products: Tensor, t: float, counts: Tensor | None) -> Tensor:
+    """Return L_U of rows whose products (n, n), float64, these are."""
+    n, lengths = len(products), products.diagonal()
+    if n < 2:
+        return products.sum() * math.nan
+    exponents = torch.sub(lengths[:, None] + lengths, products, alpha=2.0).clamp_(min=0.0).mul_(-t)
+    if counts is not None:
+        logs = counts.to(torch.float64).log()
+        exponents += logs[:, None] + logs
+    exponents.fill_diagonal_(-math.inf)  # pairs twice
+    return _mean(torch.logsumexp(exponents.flatten(), dim=0) - math.log(2.0), n, counts)
+
+
+def _mean(total: Tensor, n: int, counts: Tensor | None) -> Tensor:
+    """Return the logarithm of the mean over the pairs of n rows, given that of the sum."""
+    many = total.new_ones(n) if counts is None else counts.to(torch.float64)
+    pairs = (many.sum().square() - many.square().sum()) / 2.0
+    return (total - pairs.log()).clamp(max=0.0)
 
 
 def _sum(c: Tensor, lengths: Tensor, t: float, counts: Tensor | None) -> Tensor:

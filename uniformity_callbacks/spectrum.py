@@ -22,8 +22,9 @@ _EIGENVALUE_NOISE = 4.0
 """Eigenvalues below this many epsilons of the largest are what round-off leaves of zeros, of which centred rows always
 have one where n <= d; their square roots would add up."""
 
-_BLOCK = 512
-"""Columns of a block of a Gram matrix."""
+_BLOCK = 192
+"""Columns of a block of a Gram matrix: a multiple of 24, 32, 48 and 64, in which libraries compute. With 512, which is
+none of 24 or 48, products of float64 took 1.2 to 1.5 times as long."""
 
 _WEAK = 1e-12
 """Eigenvalues below this share of the largest are known to fewer than three digits: the Gram matrix's round-off is
@@ -36,7 +37,7 @@ def gram(c: Float[Tensor, "n d"]) -> Float[Tensor, "k k"]:
         c = c.T
     if c.shape[1] <= _BLOCK or c.requires_grad or not may_look(c):
         return c.T @ c
-    # Half of it is the other half's transpose: in blocks it takes 0.6 of the time.
+    # Half of it is the other half's transpose.
     products = c.new_empty(c.shape[1], c.shape[1])
     for at in range(0, c.shape[1], _BLOCK):
         here = slice(at, at + _BLOCK)

@@ -119,12 +119,17 @@ class UnitRows(Statistics):
     @cached_property
     def centred(self) -> Float[Tensor, "n d"]:
         """The valid rows less their mean; masked rows are zero."""
-        return torch.where(self.valid[:, None], self.rows - self.mean, 0.0)
+        return self._about_mean(self.rows, self.valid)
+
+    def _about_mean(self, rows: Tensor, valid: Tensor) -> Tensor:
+        return torch.where(valid[:, None], rows - self.mean, 0.0)
 
     @cached_property
     def scatter(self) -> Float[Tensor, " d"]:
         """The sum of squared deviations of each feature."""
-        return self.centred.square().sum(0)
+        size = max(1, _IN_CACHE // self.dims) if spectrum.may_look(self.rows) else len(self.rows)
+        parts = zip(self.rows.split(size), self.valid.split(size), strict=True)
+        return torch.stack([self._about_mean(*part).square().sum(0) for part in parts]).sum(0)
 
     @cached_property
     def products(self) -> Float[Tensor, "k k"]:
