@@ -92,13 +92,12 @@ class CorrectedWassersteinUniformity(SpectralMetric):
 class EffectiveDims(SpectralMetric):
     """How many dimensions the unit rows' population uses, ``(tr S^(1/2))^2 / tr S``.
 
-    As `functional.effective_dims`, to 1e-6 of itself where a view has more than 2 d rows (fewer are looked at one by one
-    there, which sums do not allow), 1e-5 if not corrected: in [1, d], d at the ideal, r where rows
-    are isotropic in r dimensions. NaN at constant collapse, *near* which it tells nothing: no direction is the better
-    one, and it is to be read beside W2. Sums tell less of it there than rows: it agrees to 5e-4 of itself where unit
-    rows lie 1e-4 from their mean, to 2 % at 1e-5, to 20 % at 1e-6, and below 3e-7 is NaN. Corrected for sample size, S
-    is that of each view's population, averaged; views with fewer than 16 rows that are not zero are left out, NaN if
-    none is left.
+    As `functional.effective_dims`, to 1e-6 of itself where a view has more than 2 d rows (fewer are looked at one by
+    one there, which sums do not allow), 1e-5 if not corrected: in [1, d], d at the ideal, r where rows are isotropic in
+    r dimensions. NaN at constant collapse, *near* which it tells nothing: no direction is the better one, and it is to
+    be read beside W2. Sums tell less of it there than rows: it agrees to 5e-4 of itself where unit rows lie 1e-4 from
+    their mean, to 2 % at 1e-5, to 20 % at 1e-6, and below 3e-7 is NaN. Corrected for sample size, S is that of each
+    view's population, averaged; views with fewer than 16 rows that are not zero are left out, NaN if none is left.
 
     Args:
         num_features: d.

@@ -128,7 +128,7 @@ class UnitRows(Statistics):
     def scatter(self) -> Float[Tensor, " d"]:
         """The sum of squared deviations of each feature."""
         size = max(1, _IN_CACHE // self.dims) if spectrum.may_look(self.rows) else len(self.rows)
-        parts = zip(self.rows.split(size), self.valid.split(size), strict=True)
+        parts = zip(torch.split(self.rows, size), torch.split(self.valid, size), strict=True)
         return torch.stack([self._about_mean(*part).square().sum(0) for part in parts]).sum(0)
 
     @cached_property
