@@ -1,6 +1,7 @@
 """Disks that are full, read-only or slow, really: a small file system, mounted where that is allowed."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -169,7 +170,7 @@ def test_a_slow_disk_does_not_slow_training(tmp_path, caplog):
     run.monitor.close()
     assert sorted(took)[150] < 0.02
     assert sum(took) < 6.0  # of 60 s that the disk would take for all
-    assert "due steps are passed over" in caplog.text
+    assert re.search("due steps (are passed over until|is read now).*choose a larger every_n_steps", caplog.text)
     steps = [r.step for r in read_journal(run.monitor.journal).readings]
     assert steps == sorted(set(steps))
     assert len(steps) > 2

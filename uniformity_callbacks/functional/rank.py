@@ -77,8 +77,8 @@ def population_spectrum(
         >>> z = torch.randn(64, 128, generator=torch.Generator().manual_seed(0))
         >>> z[:, 32:] = 0  # a quarter of the dimensions in use
         >>> eigenvalues, weights = population_spectrum(z)
-        >>> round(weights[eigenvalues > 0.01].sum().item(), 1), round(128 * (eigenvalues * weights).sum().item(), 2)
-        (0.2, 0.99)
+        >>> round(weights[eigenvalues > 0.01].sum().item(), 2), round(128 * (eigenvalues * weights).sum().item(), 2)
+        (0.25, 0.99)
     """
     found = prepare_sample(z, normalize).population
     order = found.eigenvalues.argsort()
