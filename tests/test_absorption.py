@@ -33,9 +33,8 @@ def test_a_row_absorbs_what_the_inverse_without_it_says(n, d):
         own.append((n - 1) / n * np.einsum("i,pij,j->p", u, inverse, u) / scale)
     kept = POINTS / (sample[:, None] + POINTS)
     entries = ((1 - leverage @ (1 - kept)) - 1 / n) / (1 - 1 / n)
-    assert 1 / entries - 1 == pytest.approx(
-        np.array(own) * n / (n - 1), rel=0.2
-    )  # the mean of n rows, not of the others
+    # 0.2: the mean is that of n rows, not of the others.
+    assert 1 / entries - 1 == pytest.approx(np.array(own) * n / (n - 1), rel=0.2)
     q, c = by_rows(leverage, sample, odds_of(sample, n - 1))
     assert (q > 0).all()
     assert ((c > 0) & (c <= 1)).all()

@@ -51,10 +51,9 @@ def by_rows(
     n, rows = len(leverage), len(leverage) - 1
     kept = POINTS / (sample[:, None] + POINTS)  # (k, p)
     # By torch: NumPy's own library would compute it on more threads, which slows the training's (see `threads`).
-    entries = (
-        1.0 - (torch.from_numpy(leverage) @ torch.from_numpy(1.0 - kept)).numpy()
-    )  # of x (K + x)^-1, on its diagonal; centring left 1 / n
-    entries = np.clip((entries - 1.0 / n) / (1.0 - 1.0 / n), 1e-12, 1.0 - 1e-12)
+    absorbed = (torch.from_numpy(leverage) @ torch.from_numpy(1.0 - kept)).numpy()
+    entries = 1.0 - absorbed - 1.0 / n  # of x (K + x)^-1, on its diagonal, where centring left 1 / n
+    entries = np.clip(entries / (1.0 - 1.0 / n), 1e-12, 1.0 - 1e-12)
     q = 1.0 / entries - 1.0
     beside = (kept**2).sum(0) + (rows - sample.size) - (entries**2).sum(0) * rows / n
     pairs = (entries**2 * q).sum(0) ** 2 - (entries**4 * q**2).sum(0)

@@ -153,7 +153,7 @@ def population(
     """Return the spectrum of the population whose sample has these eigenvalues.
 
     Deterministic, and equivariant to scaling; the trace is the unbiased ``sum(eigenvalues) n / (n - 1)``. Never raises
-    on finite eigenvalues; all zero, or round-off of equal rows, gives the spectrum of one point. Takes about 2 ms.
+    on finite eigenvalues; all zero, or round-off of equal rows, gives the spectrum of one point. It takes milliseconds.
 
     Args:
         eigenvalues: of the sample's centred covariance (divided by n), in any order; zeros may be left out.
